@@ -1,0 +1,63 @@
+# Everything that people and CI do. `make` lists it. Nothing but Python 3.11+, make and (for test servers) apt is needed.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+NODE := tests/node
+LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q pyproject.toml
+
+.PHONY: help demo test check bench format lock clean servers
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+demo: .venv/demo.stamp ## run the bridge with embedded stores and a simulated trade feed (DEMO_ARGS="--scale 100")
+	$(BIN)/python -m app demo $(DEMO_ARGS)
+
+test: .venv/test.stamp servers $(NODE)/node_modules/.stamp ## run every test on real servers (TEST_ARGS="-k name")
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+check: .venv/test.stamp ## format, lint, types, layers, spelling, configuration and catalogue
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell app tests provisioning README.md CHANGELOG.md .github
+	$(BIN)/python -m app check --config provisioning/bridge.yaml
+
+bench: .venv/test.stamp servers ## the ratios, as a table (BENCH_ARGS="--rounds 15")
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+format: .venv/test.stamp ## format the code and sort its imports
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+lock: .venv/test.stamp ## lock the dependencies anew, with hashes
+	$(BIN)/pip install -q uv
+	$(LOCK) -o requirements/run.lock
+	$(LOCK) --extra demo -o requirements/demo.lock
+	$(LOCK) --extra test -o requirements/test.lock
+
+clean: ## remove everything that was made here
+	rm -rf .venv demo-data $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+servers: ## install the test servers that are missing (redis, prometheus, haproxy, node)
+	@scripts/servers.sh
+
+.venv/python.stamp: scripts/venv.sh
+	scripts/venv.sh
+	touch $@
+
+.venv/demo.stamp: .venv/python.stamp requirements/demo.lock
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/demo.lock
+	scripts/link.sh
+	touch $@
+
+.venv/test.stamp: .venv/python.stamp requirements/test.lock
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/test.lock
+	scripts/link.sh
+	touch $@ .venv/demo.stamp
+
+$(NODE)/node_modules/.stamp: $(NODE)/package-lock.json | servers
+	cd $(NODE) && npm ci --silent --no-audit --no-fund
+	touch $@

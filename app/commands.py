@@ -1,0 +1,157 @@
+"""What each command of the command line does."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import sys
+from pathlib import Path
+
+import httpx
+import uvicorn
+from rich.console import Console
+
+from app import terminal
+from app.catalog import load_folder
+from app.config import Settings, read_settings, settings_from
+from app.demo import DemoOptions, running_demo
+from app.errors import BadQuery, BridgeError, SourceUnavailable
+from app.main import check_sources, create_app
+from app.telemetry import set_up_logging
+
+_log = logging.getLogger("bridge")
+
+
+def serve(config: Path | None) -> int:
+    """Run the bridge until it is told to stop."""
+    settings = read_settings(config)
+    set_up_logging(settings.log_level, settings.log_style)
+    _server(settings).run()
+    return 0
+
+
+def _server(settings: Settings) -> uvicorn.Server:
+    http = settings.http
+    return uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings),
+            host=http.host,
+            port=http.port,
+            timeout_keep_alive=http.keep_alive_s,
+            timeout_graceful_shutdown=http.graceful_stop_s,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+        )
+    )
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Run the bridge with embedded stores and a simulated feed (or, without the feed, on the user's own stores)."""
+    if arguments.no_feed:
+        return serve(arguments.config)
+    if not 1 <= arguments.scale <= 100:
+        raise BadQuery(f"--scale: {arguments.scale} is not allowed; allowed: 1 to 100")
+    set_up_logging("warning", "text")
+    options = DemoOptions(folder=arguments.folder, seed=arguments.seed, instances=arguments.scale, say=_say)
+    return asyncio.run(_demo(options, arguments.port))
+
+
+async def _demo(options: DemoOptions, port: int) -> int:
+    async with running_demo(options) as running:
+        server = _server(settings_from({"http": {"port": port}, "sources": running.sources}, "demo"))
+        serving = asyncio.create_task(server.serve())
+        while not server.started and not serving.done():  # noqa: ASYNC110  uvicorn offers a flag, no event
+            await asyncio.sleep(0.02)
+        if not serving.done():
+            _say(*running.facts, *_welcome(port))
+        await asyncio.wait((serving, running.feed), return_when=asyncio.FIRST_COMPLETED)
+        if running.feed.done() and not serving.done():
+            _log.error("the simulated feed has died; stopping", exc_info=running.feed.exception())
+            server.should_exit = True
+        await serving
+    return 0 if server.started else 1
+
+
+def _welcome(port: int) -> tuple[str, ...]:
+    url = f"http://127.0.0.1:{port}"
+    return (
+        "",
+        f"The bridge answers at {url}. Try, in another terminal:",
+        "",
+        f"  curl '{url}/v1/rows?metric=open_trades&from=now-1h&step=60s&by=account'",
+        f"  curl '{url}/v1/rows?metric=equity,balance&from=now-5m&format=csv'",
+        f"  curl '{url}/v1/rows?metric=slippage&from=now-24h&step=1h&by=broker&where=symbol=EURUSD'",
+        f"  curl '{url}/health/sources'",
+        "",
+        "Grafana: add a data source of type JSON (simpod-json-datasource) with URL",
+        f"  {url}/json",
+        "or of type Infinity with base URL",
+        f"  {url}",
+        "and take a query URL of /v1/rows (parser backend, root selector rows). Stop with Ctrl-C.",
+    )
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(line, flush=True)
+
+
+def check(config: Path | None, catalog: Path | None, connect: bool) -> int:
+    """Check configuration and catalogue offline; with `connect` also ask each source."""
+    settings = read_settings(config)
+    catalogue = load_folder(catalog or settings.catalog_folder, settings.kinds)
+    _say(
+        f"configuration: ok, {len(settings.sources)} sources",
+        f"catalogue: ok, {len(catalogue.metrics)} metrics, {len(catalogue.events)} events, {len(catalogue.labels)} labels",
+    )
+    if not connect:
+        return 0
+    health = asyncio.run(check_sources(settings))
+    for name, facts in health.items():
+        _say(f"{name}: {facts['answer']} ({facts['latency_ms']} ms)" if facts["up"] else f"{name}: DOWN: {facts['error']}")
+    return 0 if all(facts["up"] for facts in health.values()) else 1
+
+
+def metrics(config: Path | None) -> int:
+    """List the catalogue."""
+    settings = read_settings(config)
+    catalogue = load_folder(settings.catalog_folder, settings.kinds)
+    terminal.print_metrics(catalogue.metrics.values(), Console())
+    return 0
+
+
+def query(arguments: argparse.Namespace) -> int:
+    """Ask a running bridge and print the answer."""
+    asked = {
+        "metric": arguments.metric,
+        "from": arguments.from_,
+        "to": arguments.to,
+        "step": arguments.step,
+        "by": arguments.by,
+        "where": arguments.where,
+        "format": "json" if arguments.format == "table" else arguments.format,
+    }
+    try:
+        with httpx.Client(trust_env=False, timeout=30) as client:
+            answer = client.get(f"{arguments.url.rstrip('/')}/v1/rows", params=asked)
+    except httpx.HTTPError as problem:
+        raise SourceUnavailable(
+            arguments.url, f"no bridge answers here ({problem}); start one or name it with --url"
+        ) from problem
+    if answer.is_error:
+        raise BridgeError(_message(answer))
+    if arguments.format == "table":
+        terminal.print_rows(answer.json(), Console())
+    else:
+        sys.stdout.write(answer.text.rstrip("\n") + "\n")
+    return 0
+
+
+def _message(answer: httpx.Response) -> str:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return str(answer.json()["message"])
+    return f"status {answer.status_code}"

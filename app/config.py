@@ -1,0 +1,119 @@
+"""Settings: environment over one YAML file; frozen, unknown keys refused, read once by `main`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from app.errors import ConfigError, Problem
+from app.policies import Policy
+from app.sources import AnySource
+from app.sources.base import Name, Strict
+
+FILE_VARIABLE = "BRIDGE_CONFIG"
+DEFAULT_FILE = "provisioning/bridge.yaml"
+
+
+class SourceSettings(Strict):
+    """One source: how it is reached, and the numbers of the policies around it."""
+
+    connect: AnySource
+    policy: Policy = Policy()
+
+
+class HttpSettings(Strict):
+    """The listening side."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    #: above the 90 s for which Grafana's proxy keeps an idle connection
+    keep_alive_s: int = Field(120, ge=1, le=3600)
+    graceful_stop_s: int = Field(5, ge=0, le=300)
+    max_body_bytes: int = Field(4 << 20, ge=1024, le=64 << 20)
+    #: for `access: direct` data sources, whose browser calls the bridge itself
+    cors_origins: tuple[str, ...] = ()
+
+
+class RequestSettings(Strict):
+    """The limits of one request."""
+
+    budget_s: float = Field(4.8, gt=0, le=60, description="for the whole answer; above every source's total, below Grafana's 5 s")
+    concurrent: int = Field(20, ge=1, le=1000, description="queries answered at the same time in the process")
+    max_targets: int = Field(50, ge=1, le=1000)
+    max_points: int = Field(1000, ge=2, le=10_000)
+    max_rows: int = Field(100_000, ge=1, le=5_000_000)
+    max_range_s: int = Field(400 * 86400, ge=60)
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured. `BRIDGE_SOURCES__RTS__CONNECT__PASSWORD` overrides one nested field."""
+
+    model_config = SettingsConfigDict(env_prefix="BRIDGE_", env_nested_delimiter="__", frozen=True, extra="forbid")
+
+    http: HttpSettings = HttpSettings()
+    request: RequestSettings = RequestSettings()
+    #: a folder of catalogue files; the one that comes with the bridge when left out
+    catalog: Path | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_style: Literal["text", "json"] = "text"
+    sources: dict[Name, SourceSettings] = Field(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The precedence."""
+        return env_settings, init_settings
+
+    @property
+    def catalog_folder(self) -> Path:
+        """Where the catalogue is: configured, else in the package, else in the repository."""
+        packaged = Path(__file__).with_name("catalog_files")
+        return self.catalog or (packaged if packaged.is_dir() else Path(__file__).parents[1] / "provisioning" / "catalog")
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Each source's kind."""
+        return {name: source.connect.kind for name, source in self.sources.items()}
+
+
+def read_settings(file: Path | None) -> Settings:
+    """The settings from `file` (else the file that BRIDGE_CONFIG names, else the default) and the environment."""
+    file = file or Path(os.environ.get(FILE_VARIABLE) or DEFAULT_FILE)
+    return settings_from(_yaml(file), str(file))
+
+
+def settings_from(values: dict[str, Any], place: str) -> Settings:
+    """The settings from given values and the environment. Raises ConfigError with every problem, found at `place`."""
+    try:
+        return Settings(**values)
+    except ValidationError as problem:
+        raise ConfigError([_problem(place, error) for error in problem.errors(include_url=False)]) from problem
+
+
+def _problem(place: str, error: Any) -> Problem:
+    key = ".".join(str(part) for part in error["loc"])
+    message = "unknown key" if error["type"] == "extra_forbidden" else error["msg"]
+    return Problem(place, key, message)
+
+
+def _yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise ConfigError([Problem(str(file), "", f"cannot be read: {problem.strerror}")]) from problem
+    except yaml.YAMLError as problem:
+        raise ConfigError([Problem(str(file), "", f"not YAML: {problem}".replace("\n", " "))]) from problem
+    if not isinstance(values, dict):
+        raise ConfigError([Problem(str(file), "", "expected a mapping with the keys " + ", ".join(Settings.model_fields))])
+    return values

@@ -1,0 +1,25 @@
+"""`/v1/frames`: Grafana frames with labels, units and notices (Infinity, parser frontend, format as-is)."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.contracts.asking import budget_s, params_of, queries
+from app.contracts.deps import json_response, reject_when_all_failed, result_headers, serving, unless_left
+from app.contracts.rendering import frame_elements
+
+router = APIRouter()
+
+
+@router.api_route("/v1/frames", methods=["GET", "HEAD", "POST"])
+async def frames(request: Request) -> Response:
+    """One frame per series, with the refId that the caller gave."""
+    bridge = serving(request).bridge
+    params = await params_of(request)
+    results = await unless_left(request, bridge.run(queries(bridge, params), budget_s(request, params)))
+    reject_when_all_failed(results)
+    several = len(results) > 1
+    content = [element for result in results for element in frame_elements(bridge.catalogue, result, several)]
+    return json_response(content, headers=result_headers(results))

@@ -1,0 +1,337 @@
+"""`/json` and below: the JSON plugin (simpod-json-datasource) in all its versions, and SimpleJSON. Panel data and annotations.
+
+Discovery (metrics, variables, ad-hoc filters) is in `grafana_json_discovery`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.bridge import Bridge
+from app.catalog import Metric
+from app.contracts import grammar
+from app.contracts.deps import body_object, json_response, reject_when_all_failed, result_headers, serving, unless_left
+from app.contracts.rendering import all_notices, event_rows, frame_elements, legend, notice_objects, title_and_unit, window_text
+from app.errors import BadQuery, BridgeError, LimitExceeded
+from app.model import Labels, Matcher, Notice, Query, Result
+
+router = APIRouter(prefix="/json")
+
+_HOUR_MS = 3_600_000
+PAYLOAD_KEYS = ("by", "where", "step", "format", "instant")
+FORMATS = ("datapoints", "frame", "table")
+_TYPES = {"timeserie": "datapoints", "timeseries": "datapoints", "table": "table"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One line of a panel: the queries (or the kind of event) behind it, and the form it wants."""
+
+    ref_id: str
+    name: str
+    queries: tuple[Query, ...] = ()
+    format: str = "datapoints"
+    event: Query | None = None
+    remarks: tuple[Notice, ...] = ()
+    error: BridgeError | None = None
+
+
+@router.api_route("", methods=["GET", "HEAD"])
+async def test_connection() -> Response:
+    """What "Save & test" asks for."""
+    return json_response({"message": "the bridge is here"})
+
+
+@router.post("/query")
+async def query(request: Request) -> Response:
+    """Panel data and native annotations: one element per series, every element with its target's refId."""
+    given = serving(request)
+    body = await body_object(request)
+    inband = _asks_inband(request)
+    targets = parse(given.bridge, body)
+    results = await unless_left(request, answer(given.bridge, targets, given.budget_s))
+    flat = [result for found in results for result in found]
+    if not inband:
+        reject_when_all_failed(flat)
+    several = len({result.query.metric for result in flat}) > 1
+    content = [
+        element
+        for target, found in zip(targets, results, strict=True)
+        for element in render(given.bridge, target, found, several)
+    ]
+    return json_response(content, headers=result_headers(flat))
+
+
+def _asks_inband(request: Request) -> bool:
+    """Plugins 0.4 to 0.6.1 show nothing of an error status; their data source can ask for notices instead."""
+    return "inband" in (request.query_params.get("errors"), request.headers.get("x-bridge-errors"))
+
+
+@router.post("/annotations")
+async def legacy_annotations(request: Request) -> Response:
+    """Annotations of plugin 0.2 and SimpleJSON: a list of events."""
+    given = serving(request)
+    body = await body_object(request)
+    annotation = _object(body.get("annotation"), "annotation")
+    name = annotation.get("query") or annotation.get("name")
+    now_ms = given.bridge.clock()
+    from_ms, to_ms = _range(body, now_ms)
+    event = given.bridge.catalogue.event(str(name), "annotation.query")
+    result = await unless_left(request, given.bridge.events(event.name, from_ms, to_ms, (), given.budget_s))
+    reject_when_all_failed([result])
+    rows = [
+        {**row, "tags": (row["tags"] or "").split(",") if row["tags"] else [], "annotation": annotation}
+        for row in event_rows(result)
+    ]
+    return json_response(rows, headers=result_headers([result]))
+
+
+async def answer(bridge: Bridge, targets: Sequence[Target], budget_s: float) -> list[list[Result]]:
+    """The results of each target, all asked at the same time."""
+    queries = [query for target in targets for query in target.queries]
+    found = iter(await bridge.run(queries, budget_s))
+    results = []
+    for target in targets:
+        if target.error is not None:
+            results.append([Result(Query(target.name, 0, 1, target.ref_id), error=target.error, status="error")])
+        elif target.event is not None:
+            event = target.event
+            results.append([await bridge.events(event.metric, event.from_ms, event.to_ms, event.where, budget_s, target.ref_id)])
+        else:
+            results.append([next(found) for _ in target.queries])
+    return results
+
+
+def parse(bridge: Bridge, body: Mapping[str, Any]) -> list[Target]:
+    """The body of `/query` to targets; hidden ones are left out. Raises BadQuery or LimitExceeded for what concerns them all."""
+    targets = body.get("targets")
+    if not isinstance(targets, list):
+        raise BadQuery(f"targets: a {type(targets).__name__} is not allowed; allowed: a list of targets")
+    if len(targets) > bridge.limits.max_targets:
+        raise LimitExceeded(f"targets: {len(targets)} in one request; at most {bridge.limits.max_targets} are allowed")
+    shared = _Shared.of(bridge, body)
+    return [shared.target(_object(raw, f"targets[{place}]"), place) for place, raw in enumerate(targets) if not _hidden(raw)]
+
+
+def _hidden(raw: Any) -> bool:
+    return isinstance(raw, dict) and raw.get("hide") is True
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all targets of one body have in common."""
+
+    bridge: Bridge
+    from_ms: int
+    to_ms: int
+    max_points: int
+    interval_ms: int | None
+    ad_hoc: tuple[Matcher, ...]
+    variables: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, bridge: Bridge, body: Mapping[str, Any]) -> _Shared:
+        from_ms, to_ms = _range(body, bridge.clock())
+        most = bridge.limits.max_points
+        points = grammar.whole_number(body.get("maxDataPoints"), "maxDataPoints", 1, 1_000_000, most)
+        interval = grammar.whole_number(body.get("intervalMs"), "intervalMs", 0, 10**12, 0)
+        ad_hoc = (*grammar.filters(body.get("filters"), "filters"), *grammar.filters(body.get("adhocFilters"), "adhocFilters"))
+        variables = body.get("scopedVars")
+        return cls(
+            bridge,
+            from_ms,
+            to_ms,
+            min(points, most),
+            max(interval, 1000) if interval else None,
+            tuple(dict.fromkeys(ad_hoc)),
+            variables if isinstance(variables, dict) else {},
+        )
+
+    def target(self, raw: Mapping[str, Any], place: int) -> Target:
+        """One target; what is wrong with it stays with it."""
+        ref_id = raw.get("refId")
+        ref_id = ref_id if isinstance(ref_id, str) and ref_id else chr(ord("A") + place % 26)
+        try:
+            return self._parsed(raw, ref_id)
+        except BridgeError as failure:
+            return Target(ref_id, str(raw.get("target"))[:100], error=failure)
+
+    def _parsed(self, raw: Mapping[str, Any], ref_id: str) -> Target:
+        text = raw.get("target")
+        if not isinstance(text, str) or not text.strip():
+            raise BadQuery(f"target: {str(text)[:60]!r} is not allowed; allowed: a metric's name")
+        names = grammar.words([self._filled(text)])
+        payload = payload_of(raw)
+        if len(names) == 1 and names[0] in self.bridge.catalogue.events:
+            event = Query(
+                names[0], self.from_ms, self.to_ms, ref_id, where=grammar.filters(payload.get("where"), "payload.where")
+            )
+            return Target(ref_id, names[0], format="table", event=event)
+        metrics = [self.bridge.catalogue.metric(name, "target") for name in names]
+        wanted = grammar.choice(payload.get("format"), "payload.format", FORMATS, _TYPES.get(str(raw.get("type")), "datapoints"))
+        queries, remarks = [], list[Notice]()
+        for metric in metrics:
+            found, remark = self._query(metric, payload, ref_id)
+            queries.append(found)
+            remarks += remark
+        return Target(ref_id, text, tuple(queries), wanted, remarks=tuple(dict.fromkeys(remarks)))
+
+    def _query(self, metric: Metric, payload: Mapping[str, Any], ref_id: str) -> tuple[Query, list[Notice]]:
+        refuse_unknown_keys(payload, metric)
+        apply = tuple(matcher for matcher in self.ad_hoc if matcher.label in metric.entry.labels)
+        remarks = [
+            Notice("info", f"the filter on {matcher.label} does not apply to {metric.name}")
+            for matcher in self.ad_hoc
+            if matcher.label not in metric.entry.labels
+        ]
+        own = [*grammar.filters(payload.get("where"), "payload.where"), *self._label_filters(payload, metric)]
+        by = payload.get("by")
+        step_ms = grammar.step_ms(payload.get("step"), "payload.step")
+        # A sampled quantity is asked finer than the panel's interval and thinned, so that its extremes survive.
+        default_ms = None if metric.sampled else self.interval_ms
+        query = Query(
+            metric.name,
+            self.from_ms,
+            self.to_ms,
+            ref_id,
+            step_ms=step_ms or default_ms,
+            max_points=self.max_points,
+            by=tuple(grammar.words(by if isinstance(by, list) else [by])),
+            where=tuple(dict.fromkeys((*apply, *own))),
+            instant=grammar.flag(payload.get("instant"), "payload.instant"),
+        )
+        return query, remarks
+
+    def _label_filters(self, payload: Mapping[str, Any], metric: Metric) -> list[Matcher]:
+        found = []
+        for label in metric.entry.labels:
+            if label in payload and label not in PAYLOAD_KEYS:
+                value = payload[label]
+                matcher = grammar.equal(label, [self._filled(one) for one in (value if isinstance(value, list) else [value])])
+                found += [matcher] if matcher else []
+        return found
+
+    def _filled(self, text: Any) -> Any:
+        """A variable that the plugin left in the text, from `scopedVars`."""
+        if not isinstance(text, str) or not text.startswith("$"):
+            return text
+        name = text.strip("${}").split(":")[0]
+        scoped = self.variables.get(name)
+        value = scoped.get("value") if isinstance(scoped, dict) else None
+        if isinstance(value, list):
+            return orjson.dumps(value).decode()
+        return text if value is None else str(value)
+
+
+def payload_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A target's payload however its plugin version sends it (`data` in 0.2). Raises BadQuery for what is no object."""
+    value = raw["payload"] if raw.get("payload") not in (None, "") else raw.get("data")
+    if isinstance(value, str) and value.strip():
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            raise BadQuery(f"payload: {value[:60]!r} is not JSON; allowed: an object with {', '.join(PAYLOAD_KEYS)}") from None
+    if value is None or value == "" or value == []:
+        return {}
+    if not isinstance(value, dict):
+        raise BadQuery(f"payload: a {type(value).__name__} is not allowed; allowed: an object with {', '.join(PAYLOAD_KEYS)}")
+    return value
+
+
+def refuse_unknown_keys(payload: Mapping[str, Any], metric: Metric) -> None:
+    """Raise BadQuery for a payload key that nobody reads."""
+    allowed = (*PAYLOAD_KEYS, *metric.entry.labels)
+    for key in payload:
+        if key not in allowed:
+            raise BadQuery(f"payload: {key[:60]!r} is not known to {metric.name}; allowed: {', '.join(allowed)}")
+
+
+def _range(body: Mapping[str, Any], now_ms: int) -> tuple[int, int]:
+    span = _object(body.get("range"), "range")
+    to_ms = grammar.instant_ms(span.get("to"), "range.to", now_ms, now_ms)
+    return grammar.instant_ms(span.get("from"), "range.from", now_ms, to_ms - _HOUR_MS), to_ms
+
+
+def _object(value: Any, field: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BadQuery(f"{field}: a {type(value).__name__} is not allowed; allowed: an object")
+    return value
+
+
+def render(bridge: Bridge, target: Target, results: Sequence[Result], several: bool) -> list[dict[str, Any]]:
+    """The elements of one target."""
+    marked = [replace(result, frame=result.frame.remark(*target.remarks)) for result in results]
+    if target.event is not None:
+        return [_event_table(result) for result in marked]
+    if target.format == "table":
+        return [_table(bridge, target, marked)]
+    if target.format == "frame":
+        return [element for result in marked for element in frame_elements(bridge.catalogue, result, several)]
+    return [element for result in marked for element in _datapoints(bridge, result, several)]
+
+
+def _datapoints(bridge: Bridge, result: Result, several: bool) -> list[dict[str, Any]]:
+    title, unit = title_and_unit(bridge.catalogue, result.query.metric)
+    meta: dict[str, Any] = {"executedQueryString": window_text(result), "custom": {"status": result.status}}
+    if notices := notice_objects(all_notices(result)):
+        meta["notices"] = notices
+
+    def element(labels: Labels, points: Any, first: bool) -> dict[str, Any]:
+        return {
+            "target": result.query.metric,
+            "refId": result.query.ref_id,
+            "title": legend(title, labels, several),
+            "tags": dict(labels),
+            "unit": unit,
+            "datapoints": points,
+            "meta": meta if first else {name: value for name, value in meta.items() if name != "notices"},
+        }
+
+    runs = list(result.frame.runs()) if result.error is None else []
+    if not runs:
+        return [element((), [], first=True)]
+    return [
+        # Python's numbers, not one float array: an epoch in ms must stay an integer.
+        element(labels, list(zip(values.tolist(), times.tolist(), strict=True)), first=place == 0)
+        for place, (labels, times, values) in enumerate(runs)
+    ]
+
+
+def _table(bridge: Bridge, target: Target, results: Sequence[Result]) -> dict[str, Any]:
+    """One table: time, metric where there are several, the labels, value."""
+    by = target.queries[0].by if target.queries else ()
+    _, unit = title_and_unit(bridge.catalogue, results[0].query.metric)
+    rows = []
+    for result in results:
+        for labels, times, values in result.frame.runs() if result.error is None else ():
+            fixed = [result.query.metric, *(dict(labels).get(label) for label in by)]
+            cells = [None if np.isnan(value) else value for value in values.tolist()]
+            rows += [[time, *fixed, cell] for time, cell in zip(times.tolist(), cells, strict=True)]
+    rows.sort(key=lambda row: row[0])
+    columns = [
+        {"text": "time", "type": "time"},
+        *({"text": name, "type": "string"} for name in ("metric", *by)),
+        {"text": "value", "type": "number", "unit": unit},
+    ]
+    notices = [notice for result in results for notice in notice_objects(all_notices(result))]
+    meta = {"notices": notices} if notices else {}
+    return {"type": "table", "refId": target.ref_id, "columns": columns, "rows": rows, "meta": meta}
+
+
+def _event_table(result: Result) -> dict[str, Any]:
+    names = ("time", "timeEnd", "title", "text", "tags", "id")
+    columns = [{"text": name, "type": "time" if name.startswith("time") else "string"} for name in names]
+    rows = [[row[name] for name in names] for row in event_rows(result)] if result.error is None else []
+    notices = notice_objects(all_notices(result))
+    meta = {"notices": notices} if notices else {}
+    return {"type": "table", "refId": result.query.ref_id, "columns": columns, "rows": rows, "meta": meta}

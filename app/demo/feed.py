@@ -1,0 +1,251 @@
+"""The feed: 24 hours of history into the stores, then the same world second by second."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import clickhouse_connect
+import numpy as np
+import redis
+
+from app.demo.accounts import AccountStates, Opening, closing, opening, states, ticks
+from app.demo.clickhouse_writer import ClickHouseWriter
+from app.demo.duckdb_writer import DuckDBWriter
+from app.demo.gauges import exposition, families, openmetrics
+from app.demo.redis_writer import RedisWriter
+from app.demo.stores import Exporter, backfill, has_prometheus, prometheus_store, redis_store
+from app.demo.world import HOUR_MS, TICK_MS, World
+
+_AHEAD_MS = 2 * HOUR_MS
+_PUBLISH_MS = 10_000
+_BACKFILL_STEP_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """How large a world, where its stores live (the folder's stores are wiped), and whom to tell of the progress."""
+
+    folder: Path
+    seed: int = 7
+    instances: int = 12
+    hours: int = 24
+    say: Callable[[str], None] = print
+
+
+@dataclass(frozen=True, slots=True)
+class Writers:
+    """The stores that a world is written into."""
+
+    redis: RedisWriter
+    clickhouse: ClickHouseWriter | None
+    duckdb: DuckDBWriter
+
+
+@dataclass(frozen=True, slots=True)
+class RunningDemo:
+    """The stores as the bridge's settings have them, what they are, and the task that feeds them."""
+
+    sources: Mapping[str, Any]
+    facts: Sequence[str]
+    feed: asyncio.Task[None]
+
+
+def fill_redis(world: World, writer: RedisWriter, until_ms: int) -> None:
+    """The state at `until_ms`, the last hour's samples, the newest stream entries."""
+    hour = ticks(max(world.start_ms, until_ms - HOUR_MS + TICK_MS), until_ms)
+    history = states(world, np.append(ticks(world.start_ms, int(hour[0]) - 1), hour), opening(world))
+    now = states(world, np.array([until_ms]), closing(history))
+    writer.samples(world, _newest(history, len(hour)), until_ms)
+    writer.write(world, now, world.start_ms, until_ms)
+
+
+def fill_clickhouse(world: World, writer: ClickHouseWriter, until_ms: int) -> None:
+    """Everything from the world's start to `until_ms`."""
+    writer.create()
+    writer.trades(world, world.start_ms, until_ms)
+    writer.ticks(world, states(world, ticks(world.start_ms, until_ms), opening(world)))
+    writer.events(world, world.start_ms, until_ms)
+
+
+def fill_duckdb(world: World, writer: DuckDBWriter, until_ms: int) -> None:
+    """Every tick up to `until_ms`, and a first snapshot."""
+    every = ticks(world.start_ms, until_ms)
+    writer.ticks(world, states(world, every, opening(world)))
+    writer.publish(int(every[-1]))
+
+
+def fill_prometheus(world: World, folder: Path, until_ms: int) -> None:
+    """Blocks with a sample a minute up to `until_ms`, under `folder`/data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = folder / "backfill.txt"
+    minutes = np.arange(world.start_ms, until_ms + 1, _BACKFILL_STEP_MS)
+    with text.open("w", encoding="utf-8") as file:
+        file.writelines(openmetrics(world, minutes))
+    backfill(text, folder / "data")
+    text.unlink()
+
+
+class LiveFeed:
+    """Steps the world on in real time."""
+
+    def __init__(self, world: World, writers: Writers, since_ms: int) -> None:
+        self._world = world
+        self._writers = writers
+        self._since_ms = since_ms
+        self._before = closing(states(world, np.array([since_ms // TICK_MS * TICK_MS]), _settled(world, since_ms)))
+        self._published_ms = since_ms
+
+    def advance(self, now_ms: int) -> None:
+        """Write what has happened until `now_ms` (a full second)."""
+        world, writers, since_ms = self._world, self._writers, self._since_ms
+        world.extend(now_ms + _AHEAD_MS)
+        passed = ticks(since_ms + 1, now_ms)
+        if writers.clickhouse is not None:
+            writers.clickhouse.trades(world, since_ms, now_ms)
+            writers.clickhouse.events(world, since_ms, now_ms)
+        if len(passed):
+            self._tick(states(world, passed, self._before), now_ms)
+        writers.redis.write(world, states(world, np.array([now_ms]), self._before), since_ms, now_ms)
+        self._since_ms = now_ms
+
+    def _tick(self, found: AccountStates, now_ms: int) -> None:
+        writers = self._writers
+        if writers.clickhouse is not None:
+            writers.clickhouse.ticks(self._world, found)
+        writers.redis.samples(self._world, found, now_ms)
+        writers.duckdb.ticks(self._world, found)
+        self._before = closing(found)
+        if now_ms - self._published_ms >= _PUBLISH_MS:
+            writers.duckdb.publish(int(found.at_ms[-1]))
+            self._published_ms = now_ms
+
+    async def run(self) -> None:
+        """For ever, once a second; what a slow second leaves undone the next one does."""
+        while True:
+            now_ms = time.time_ns() // 1_000_000
+            if now_ms // 1000 * 1000 > self._since_ms:
+                await asyncio.to_thread(self.advance, now_ms // 1000 * 1000)
+            await asyncio.sleep(1 - time.time() % 1)
+
+
+def _settled(world: World, until_ms: int) -> Opening:
+    """The accounts at the last tick before the newest one up to `until_ms`."""
+    return closing(states(world, ticks(world.start_ms, until_ms // TICK_MS * TICK_MS - 1), opening(world)))
+
+
+def _newest(history: AccountStates, count: int) -> AccountStates:
+    return AccountStates(*(getattr(history, name)[-count:] for name in AccountStates.__slots__))
+
+
+@asynccontextmanager
+async def running_demo(options: DemoOptions) -> AsyncIterator[RunningDemo]:
+    """The stores, filled with history and fed live until the block is left."""
+    begun_s = time.perf_counter()
+    shutil.rmtree(options.folder, ignore_errors=True)
+    options.folder.mkdir(parents=True)
+    until_ms = time.time_ns() // 1_000_000_000 * 1000
+    world = World(options.seed, options.instances, until_ms - (options.hours + 1) * HOUR_MS)
+    world.extend(until_ms + _AHEAD_MS)
+    options.say(
+        f"simulated {options.hours} h: {world.instances} instances, {world.accounts} accounts, {len(world.trades.number)} trades"
+    )
+    async with AsyncExitStack() as stack:
+        port, redis_fact = await _entered(stack, redis_store(options.folder / "redis"))
+        client = stack.enter_context(redis.Redis(port=port))
+        engine_path = options.folder / "clickhouse"
+        engine = await asyncio.to_thread(_engine, engine_path)
+        if engine is not None:
+            stack.callback(engine.close)
+        duckdb_writer = DuckDBWriter(options.folder / "duckdb")
+        stack.callback(duckdb_writer.close)
+        writers = Writers(RedisWriter(client), ClickHouseWriter(engine) if engine else None, duckdb_writer)
+        await _fill(world, writers, options, until_ms)
+        prometheus_port = await _prometheus(stack, options, world) if has_prometheus() else None
+        feed = asyncio.create_task(LiveFeed(world, writers, until_ms).run())
+        stack.push_async_callback(_ended, feed)
+        options.say(f"stores filled in {time.perf_counter() - begun_s:.1f} s")
+        yield RunningDemo(
+            _sources(options, port, engine is not None, prometheus_port),
+            _facts(redis_fact, engine is not None, prometheus_port),
+            feed,
+        )
+
+
+async def _entered(stack: AsyncExitStack, manager: Any) -> Any:
+    entered = await asyncio.to_thread(manager.__enter__)
+    stack.push(manager)
+    return entered
+
+
+def _engine(path: Path) -> Any:
+    """The embedded ClickHouse engine, None where it is not installed (Windows)."""
+    try:
+        return clickhouse_connect.get_client(interface="chdb", path=str(path))
+    except ImportError:
+        return None
+
+
+async def _fill(world: World, writers: Writers, options: DemoOptions, until_ms: int) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.to_thread(fill_redis, world, writers.redis, until_ms))
+        group.create_task(asyncio.to_thread(fill_duckdb, world, writers.duckdb, until_ms))
+        if writers.clickhouse is not None:
+            group.create_task(asyncio.to_thread(fill_clickhouse, world, writers.clickhouse, until_ms))
+        if has_prometheus():
+            group.create_task(asyncio.to_thread(fill_prometheus, world, options.folder / "prometheus", until_ms))
+
+
+async def _prometheus(stack: AsyncExitStack, options: DemoOptions, world: World) -> int:
+    known = {"until_ms": 0, "families": list(families(world))}
+
+    async def page() -> str:
+        if known["until_ms"] != world.until_ms:
+            known.update(until_ms=world.until_ms, families=await asyncio.to_thread(lambda: list(families(world))))
+        return exposition(known["families"], time.time_ns() // 1_000_000)  # type: ignore[arg-type]  # a list of families
+
+    server = await asyncio.start_server(Exporter(page).answer, "127.0.0.1", 0)
+    stack.callback(server.close)
+    exporter_port = server.sockets[0].getsockname()[1]
+    port: int = await _entered(stack, prometheus_store(options.folder / "prometheus", exporter_port))
+    return port
+
+
+async def _ended(feed: asyncio.Task[None]) -> None:
+    feed.cancel()
+    await asyncio.wait((feed,))
+
+
+def _sources(options: DemoOptions, redis_port: int, has_engine: bool, prometheus_port: int | None) -> dict[str, Any]:
+    live = {"connect": {"kind": "redis", "port": redis_port}, "policy": {"attempt_timeout_s": 1.0, "total_timeout_s": 2.2}}
+    clickhouse = {"kind": "clickhouse", "interface": "chdb", "path": str(options.folder / "clickhouse"), "enabled": has_engine}
+    prometheus = {
+        "kind": "prometheus",
+        "url": f"http://127.0.0.1:{prometheus_port or 9090}",
+        "enabled": prometheus_port is not None,
+        # the history has a sample a minute
+        "min_window_s": 240,
+    }
+    return {
+        **dict.fromkeys(("rts", "ris", "rtss", "rtrs"), live),
+        "clickhouse": {"connect": clickhouse},
+        "duckdb": {"connect": {"kind": "duckdb", "snapshots": str(options.folder / "duckdb" / "snapshots")}},
+        "prometheus": {"connect": prometheus},
+    }
+
+
+def _facts(redis_fact: str, has_engine: bool, prometheus_port: int | None) -> tuple[str, ...]:
+    engine = "embedded (chdb, the ClickHouse engine in this process)"
+    missing = "not configured (prometheus and promtool are not on the PATH): its metrics come from their fallbacks, marked"
+    return (
+        f"Redis      {redis_fact}",
+        f"ClickHouse {engine if has_engine else 'not configured (chdb is not installed): what needs it says so'}",
+        "DuckDB     real (published snapshots)",
+        f"Prometheus {missing if prometheus_port is None else f'real (prometheus on port {prometheus_port})'}",
+    )

@@ -1,0 +1,145 @@
+"""The demo's stores: real servers where they are installed, embedded stand-ins where not. Each start begins with empty ones."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_START_S = 10.0
+_STOP_S = 5.0
+
+_PROMETHEUS_YAML = """\
+global: {{scrape_interval: 5s, evaluation_interval: 1m}}
+scrape_configs:
+  - job_name: tds
+    honor_labels: true
+    static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
+    # Series that name no terminal keep one identity, whatever port the exporter has.
+    relabel_configs: [{{target_label: instance, replacement: tds}}]
+"""
+
+
+def free_port() -> int:
+    """A loopback port that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def child(command: list[str], port: int, log: Path) -> Iterator[None]:
+    """A server as a child process, listening when the block begins, ended when it is left. Raises RuntimeError."""
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:  # noqa: S603  a program found on PATH
+        try:
+            _await_port(port, process, log)
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    waited = threading.Event()
+    for _ in range(round(_START_S / 0.02)):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if process.poll() is not None:
+            break
+        waited.wait(0.02)
+    raise RuntimeError(f"the server for port {port} did not start; see {log}")
+
+
+@contextmanager
+def redis_store(folder: Path) -> Iterator[tuple[int, str]]:
+    """A Redis: its port, and which one it is."""
+    port, program = free_port(), shutil.which("redis-server")
+    if program is None:
+        with _fake_redis(port):
+            yield port, "embedded (fakeredis; redis-server is not on the PATH)"
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
+    with child([program, *options], port, folder / "redis.log"):
+        yield port, f"real (redis-server on port {port})"
+
+
+@contextmanager
+def _fake_redis(port: int) -> Iterator[None]:
+    from fakeredis import TcpFakeServer  # a demo extra: imported only where it is needed
+
+    server = TcpFakeServer(("127.0.0.1", port), server_type="redis")
+    thread = threading.Thread(target=server.serve_forever, name="fakeredis", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def backfill(openmetrics: Path, data: Path) -> None:
+    """Make blocks of a text of samples. Raises RuntimeError when promtool refuses it."""
+    program = shutil.which("promtool")
+    command = [program or "promtool", "tsdb", "create-blocks-from", "openmetrics", "--quiet", str(openmetrics), str(data)]
+    done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603  a program found on PATH
+    if done.returncode:
+        raise RuntimeError(f"promtool: {done.stderr.decode(errors='replace').strip()[:300]}")
+
+
+@contextmanager
+def prometheus_store(folder: Path, exporter_port: int) -> Iterator[int]:
+    """A Prometheus on the blocks under `folder`, scraping the exporter: its port."""
+    port = free_port()
+    config = folder / "prometheus.yml"
+    config.write_text(_PROMETHEUS_YAML.format(port=exporter_port), encoding="utf-8")
+    command = [
+        shutil.which("prometheus") or "prometheus",
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--storage.tsdb.retention.time=30d",
+        "--log.level=warn",
+    ]
+    with child(command, port, folder / "prometheus.log"):
+        yield port
+
+
+def has_prometheus() -> bool:
+    """Whether a Prometheus can be run here."""
+    return bool(shutil.which("prometheus") and shutil.which("promtool"))
+
+
+class Exporter:
+    """The system's /metrics page on a loopback port."""
+
+    def __init__(self, page: Callable[[], Awaitable[str]]) -> None:
+        self._page = page
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One scrape: whatever is asked, the page is the answer."""
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            body = (await self._page()).encode()
+            lines = (
+                "HTTP/1.1 200 OK",
+                "Content-Type: text/plain; version=0.0.4",
+                f"Content-Length: {len(body)}",
+                "Connection: close",
+            )
+            writer.write("\r\n".join((*lines, "", "")).encode() + body)
+            await writer.drain()
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+            return
+        finally:
+            writer.close()

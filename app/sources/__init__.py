@@ -1,0 +1,24 @@
+"""The kinds of source there are. A new kind is one file and one line in each of the two lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from app.sources.clickhouse import ClickHouseConfig, ClickHouseRead
+from app.sources.duckdb import DuckDBConfig, DuckDBRead
+from app.sources.prometheus import PrometheusConfig, PrometheusRead
+from app.sources.redis import RedisConfig, RedisRead
+
+#: The connection of any source, told apart by its `kind`.
+AnySource = Annotated[RedisConfig | ClickHouseConfig | DuckDBConfig | PrometheusConfig, Field(discriminator="kind")]
+
+#: Kind -> how the catalogue may read from it.
+READS: Mapping[str, Any] = {
+    "redis": RedisRead,
+    "clickhouse": ClickHouseRead,
+    "duckdb": DuckDBRead,
+    "prometheus": PrometheusRead,
+}

@@ -1,0 +1,164 @@
+"""ClickHouse: over HTTP with the driver's asyncio client, or the embedded engine (chdb) in this process.
+
+A statement's rows come back as columns. With a column `value` they are points: one series per combination of the label columns.
+Without one they are events: one run without labels, in time order (times may repeat), NaN values, and every column but `time` as
+text in `Frame.text`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+from uuid import uuid4
+
+import numpy as np
+
+from app.errors import SourceRejected
+from app.model import Frame, Statement, Times, frame_of_columns
+from app.sources.base import Ask, Read, translate
+from app.sources.clickhouse_link import ERRORS, ClickHouseAddress, Columns, Embedded, Link, Wire
+from app.sources.sql import Dialect, fill, template_problems
+
+#: How long a cancelled fetch waits for its KILL QUERY to be answered; the kill itself may go on for KILL_S.
+_KILL_WAIT_S = 0.2
+#: Frames of more rows than this are put together in a thread, so that the event loop stays free.
+_INLINE_ROWS = 5_000
+
+_TYPES = {"text": "String", "texts": "Array(String)", "number": "Float64"}
+_DIALECT = Dialect(
+    placeholder=lambda name, kind: f"{{{name}:{_TYPES[kind]}}}",
+    one_of="{column} IN {operand}",
+    # ClickHouse lets a dot match a newline, RE2 elsewhere does not.
+    matches="match({column}, concat('(?-s)', {operand}))",
+    as_number="toFloat64OrNull({column})",
+)
+_VALUE = re.compile(r"\bAS\s+value\b", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"\{(\w+):")
+#: The server makes a float of any number, Decimal above all, far faster than Python does.
+_FLOATS = "SELECT * REPLACE (ifNull(toFloat64(value), nan) AS value) FROM (\n{}\n)"
+
+
+class ClickHouseConfig(ClickHouseAddress):
+    """A ClickHouse as the configuration file has it."""
+
+    kind: Literal["clickhouse"] = "clickhouse"
+
+    def build(self, name: str) -> ClickHouseSource:
+        """The source under its configured name."""
+        return ClickHouseSource(name, self)
+
+
+class ClickHouseRead(Read):
+    """A SELECT that yields `time` (epoch ms, integer), the label columns, and `value`; events: text columns and no `value`.
+
+    The template may use `{from_ms:Int64}`, `{to_ms:Int64}`, `{step_ms:Int64}` and `{now_ms:Int64}` (0 when the open bucket is not
+    asked for). `labels` maps each label to its column. Labels are compared and returned as text, NULL as the empty text.
+    """
+
+    sql: str
+
+    def statement(self, ask: Ask) -> Statement:
+        """The SELECT with its placeholders filled; every value is bound at the server."""
+        text, bound = fill(self.sql.strip().rstrip(";"), ask.by, ask.where, self._column, _DIALECT)
+        if _VALUE.search(text):
+            text = _FLOATS.format(text)
+        span = ask.range
+        bound |= {"from_ms": span.from_ms, "to_ms": span.to_ms, "step_ms": span.step_ms, "now_ms": ask.now_ms}
+        # Only what the text names: with parameters but no placeholder the driver would take each % of the text for its own.
+        named = {name: bound[name] for name in _PLACEHOLDER.findall(text) if name in bound}
+        params = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in named.items())
+        return Statement(self.source, ask.metric, text, params, span, ask.by, ask.where, self, ask.now_ms)
+
+    def _column(self, label: str) -> str:
+        # Text whatever the column is (an Enum compared with a word it does not know is an error); indices still serve it.
+        return f"ifNull(toString({self.word(label)}), '')"
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Placeholders that nobody fills, label columns that are none, no `time` column."""
+        yield from template_problems(self.sql, self.labels, ("from_ms", "to_ms", "step_ms", "now_ms", "by", "where"))
+        if not re.search(r"\btime\b", self.sql):
+            yield "sql", "has no column named time; write `<epoch milliseconds> AS time` in the SELECT list"
+
+
+class ClickHouseSource:
+    """One ClickHouse. A cancelled fetch drops its connection and sends KILL QUERY on another one."""
+
+    def __init__(self, name: str, config: ClickHouseConfig) -> None:
+        self.name = name
+        self._link: Link = Wire(config) if config.interface == "http" else Embedded(config)
+        self._kills: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Nothing: the first fetch connects, so that a server that is down is no error here."""
+
+    async def close(self) -> None:
+        """Give connections and threads back, once the last kills are through."""
+        if self._kills:
+            await asyncio.wait(self._kills)
+        await self._link.close()
+
+    async def fetch(self, statement: Statement) -> Frame:
+        """Ask. Raises SourceError. Cancelled, it stops the query at the server and waits for that 0.2 s at most."""
+        params = {name: list(value) if isinstance(value, tuple) else value for name, value in statement.params}
+        columns = await self._ask(statement.text, params)
+        if not columns:
+            return Frame()
+        self._check(columns, statement)
+        if len(columns["time"]) > _INLINE_ROWS:
+            return await asyncio.to_thread(_frame, columns, statement.labels)
+        return _frame(columns, statement.labels)
+
+    async def ping(self) -> str:
+        """The server's version. Raises SourceError."""
+        columns = await self._ask("SELECT version() AS version", {})
+        return f"ClickHouse {columns['version'][0]}"
+
+    async def _ask(self, text: str, params: dict[str, Any]) -> Columns:
+        query_id = str(uuid4())
+        try:
+            with translate(self.name, ERRORS):
+                return await self._link.query(query_id, text, params)
+        except asyncio.CancelledError:
+            await self._stop(query_id)
+            raise
+
+    async def _stop(self, query_id: str) -> None:
+        # A task of its own: neither a second cancellation nor a server that leaves the kill unanswered may hold the caller up.
+        kill = asyncio.create_task(self._link.kill(query_id))
+        self._kills.add(kill)
+        kill.add_done_callback(self._kills.discard)
+        await asyncio.wait({kill}, timeout=_KILL_WAIT_S)
+
+    def _check(self, columns: Columns, statement: Statement) -> None:
+        found = ", ".join(columns)
+        for name in ("time", *statement.labels):
+            if name not in columns:
+                raise SourceRejected(self.name, f"the statement returns no column {name!r}; it returns {found}")
+        if not all(isinstance(cell, int) for cell in columns["time"][:1]):
+            raise SourceRejected(self.name, "the column `time` is no integer; write toUnixTimestamp64Milli(...) AS time")
+
+
+def _frame(columns: Columns, labels: Sequence[str]) -> Frame:
+    time = np.array(columns["time"], dtype=np.int64)
+    if "value" not in columns:
+        return _events(time, columns)
+    value = np.array(columns["value"], dtype=np.float64)
+    # An infinity is the quotient of a division by zero: known to have no value.
+    value[np.isinf(value)] = np.nan
+    return frame_of_columns(time, value, {label: columns[label] for label in labels})
+
+
+def _events(time: Times, columns: Columns) -> Frame:
+    order = np.argsort(time, kind="stable")
+    text = {name: tuple(_text(cells[row]) for row in order) for name, cells in columns.items() if name != "time"}
+    if not len(time):
+        return Frame(text=text)
+    return Frame(time[order], np.full(len(time), np.nan), ((),), (0, len(time)), text)
+
+
+def _text(cell: Any) -> str | None:
+    if cell is None:
+        return None
+    return ",".join(str(item) for item in cell) if isinstance(cell, list | tuple) else str(cell)

@@ -1,0 +1,263 @@
+"""DuckDB: account analytics from published, read-only snapshots (see `duckdb_snapshots`).
+
+The connection is hardened: no file, network or extension can be reached from SQL and nothing can be switched back on
+(DuckDB's "Securing DuckDB"). One cursor a call; `fetchnumpy`, never rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import numpy as np
+from pydantic import Field
+
+from app.errors import SourceGarbled, SourceOverloaded, SourceRejected, SourceTimeout, SourceUnavailable
+from app.model import Frame, Notice, Statement, TimeRange, Values, frame_of_columns, instant_text
+from app.sources.base import Ask, ErrorTable, Read, SourceConfig, translate
+from app.sources.duckdb_snapshots import Snapshot, Snapshots
+from app.sources.sql import Dialect, fill, template_problems
+
+#: How long a cancelled fetch waits for its thread to stop; an interrupt is repeated until then, since one that comes before the
+#: engine has begun is lost.
+_STOP_S = 0.25
+_INTERRUPT_EVERY_S = 0.01
+
+_DIALECT = Dialect(
+    placeholder=lambda name, _: f"${name}",
+    one_of="list_contains({operand}, {column})",
+    matches="regexp_full_match({column}, {operand})",
+    as_number="try_cast({column} AS DOUBLE)",
+)
+_SPAN = ("from_ms", "to_ms", "step_ms", "now_ms")
+_NO_RANGE = TimeRange(0, 1000, 1000)
+
+_ERRORS: ErrorTable = {
+    duckdb.IOException: SourceUnavailable,
+    duckdb.ConnectionException: SourceUnavailable,
+    duckdb.InterruptException: SourceTimeout,
+    duckdb.OutOfMemoryException: SourceOverloaded,
+    duckdb.FatalException: SourceUnavailable,
+    duckdb.InternalException: SourceGarbled,
+    duckdb.SerializationException: SourceGarbled,
+    duckdb.Error: SourceRejected,
+}
+
+
+class DuckDBConfig(SourceConfig):
+    """A folder of snapshots."""
+
+    kind: Literal["duckdb"] = "duckdb"
+    snapshots: Path
+    poll_s: float = Field(1.0, ge=0, le=60, description="how often the folder is looked at for a newer snapshot, at most")
+    max_execution_time_s: float = Field(4.0, gt=0, le=60, description="after which the engine gives up; below the attempt limit")
+    memory_limit: str = Field("256MB", pattern=r"^\d+(MB|GB)$")
+    threads: int = Field(2, ge=1, le=64)
+
+    def build(self, name: str) -> DuckDBSource:
+        """The source of that name."""
+        return DuckDBSource(name, self)
+
+
+class DuckDBRead(Read):
+    """A SELECT that yields `time` (epoch ms, integer), the label columns, and `value`; events: text columns in place of `value`.
+
+    The template may use `$from_ms`, `$to_ms`, `$step_ms` and `$now_ms` (0 when the open bucket is not asked for).
+    """
+
+    sql: str
+
+    def statement(self, ask: Ask) -> Statement:
+        """The SELECT with its placeholders filled; every value is bound."""
+        text, bound = fill(self.sql.strip().rstrip(";"), ask.by, ask.where, self._column, _DIALECT)
+        span = ask.range
+        bound |= {"from_ms": span.from_ms, "to_ms": span.to_ms, "step_ms": span.step_ms, "now_ms": ask.now_ms}
+        # The engine refuses parameters that the text does not name.
+        named = {name: value for name, value in bound.items() if f"${name}" in text}
+        params = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in named.items())
+        return Statement(self.source, ask.metric, text, params, span, ask.by, ask.where, self, ask.now_ms)
+
+    def _column(self, label: str) -> str:
+        return f"coalesce(CAST({self.word(label)} AS VARCHAR), '')"
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Placeholders that nobody fills, label columns that are none, more than one statement."""
+        yield from template_problems(self.sql, self.labels, ("by", "where"))
+        try:
+            found = duckdb.extract_statements(self.statement(Ask("check", _NO_RANGE)).text)
+        except duckdb.Error as problem:
+            yield "sql", f"not SQL: {str(problem).splitlines()[0]}"
+            return
+        if len(found) != 1 or found[0].type != duckdb.StatementType.SELECT:
+            yield "sql", "exactly one SELECT is allowed"
+            return
+        for name in sorted(found[0].named_parameters - set(_SPAN)):
+            yield "sql", f"unknown parameter ${name}; allowed: {', '.join('$' + known for known in _SPAN)}"
+
+
+class DuckDBSource:
+    """The newest snapshot as a source (see `sources.base.Source`). A cancelled fetch interrupts its own cursor."""
+
+    def __init__(self, name: str, config: DuckDBConfig) -> None:
+        self.name = name
+        self._config = config
+        self._snapshots = Snapshots(config.snapshots, self._connect, config.poll_s)
+        self._opener = ThreadPoolExecutor(1, f"{name}-open")
+        self._workers = ThreadPoolExecutor(config.pool_size, name)
+
+    async def open(self) -> None:
+        """Nothing: the first fetch opens the newest snapshot."""
+
+    async def close(self) -> None:
+        """Close the snapshot and end the threads."""
+        await asyncio.to_thread(self._workers.shutdown)
+        await asyncio.get_running_loop().run_in_executor(self._opener, self._snapshots.close)
+        self._opener.shutdown()
+
+    async def fetch(self, statement: Statement) -> Frame:
+        """Ask the newest snapshot. Raises SourceError. Cancelled, it interrupts the query and waits for that 0.25 s at most."""
+        with translate(self.name, _ERRORS):
+            columns, snapshot = await self._ask(statement.text, dict(statement.params))
+        return self._frame(columns, statement.labels, snapshot)
+
+    async def ping(self) -> str:
+        """The engine's version and the snapshot in use. Raises SourceError."""
+        with translate(self.name, _ERRORS):
+            columns, snapshot = await self._ask("SELECT version() AS version", {})
+        return f"DuckDB {columns['version'][0]}, {snapshot.name}"
+
+    def age_s(self) -> float | None:
+        """The age of the snapshot in use, None before the first."""
+        current = self._snapshots.current
+        return None if current is None else max(time.time() - current.covers_to_ms / 1000, 0.0)
+
+    def _connect(self, file: Path) -> duckdb.DuckDBPyConnection:
+        config = self._config
+        return duckdb.connect(
+            str(file),
+            read_only=True,
+            config={
+                "enable_external_access": "false",
+                "autoinstall_known_extensions": "false",
+                "autoload_known_extensions": "false",
+                "allow_community_extensions": "false",
+                "allow_unsigned_extensions": "false",
+                "allow_persistent_secrets": "false",
+                "python_enable_replacements": "false",
+                "memory_limit": config.memory_limit,
+                "threads": str(config.threads),
+                "max_temp_directory_size": "0B",
+                "max_execution_time": str(round(config.max_execution_time_s * 1000)),
+                "lock_configuration": "true",
+            },
+        )
+
+    async def _ask(self, text: str, params: dict[str, Any]) -> tuple[dict[str, Any], Snapshot]:
+        loop = asyncio.get_running_loop()
+        leasing = loop.run_in_executor(self._opener, self._lease)
+        try:
+            snapshot, cursor = await asyncio.shield(leasing)
+        except asyncio.CancelledError:
+            leasing.add_done_callback(self._give_back)
+            raise
+        # The catalogue's own text; its values are bound.
+        limited = f"SELECT * FROM ({text}) LIMIT {self._config.max_rows + 1}"  # noqa: S608
+        call = _Call(cursor, limited, params)
+        running = self._workers.submit(call.run)
+        # Given back when the thread has ended, not when its caller has left.
+        running.add_done_callback(lambda _: self._opener.submit(snapshot.release))
+        waiting = asyncio.wrap_future(running)
+        try:
+            return await asyncio.shield(waiting), snapshot
+        except asyncio.CancelledError:
+            await call.stop(waiting)
+            raise
+
+    def _lease(self) -> tuple[Snapshot, duckdb.DuckDBPyConnection]:
+        snapshot = self._snapshots.lease()
+        return snapshot, snapshot.connection.cursor()
+
+    def _give_back(self, leasing: asyncio.Future[tuple[Snapshot, duckdb.DuckDBPyConnection]]) -> None:
+        """For a caller who left while the lease was being made."""
+        if not leasing.cancelled() and leasing.exception() is None:
+            self._opener.submit(leasing.result()[0].release)
+
+    def _frame(self, columns: dict[str, Any], labels: Sequence[str], snapshot: Snapshot) -> Frame:
+        for name in ("time", *labels):
+            if name not in columns:
+                raise SourceRejected(self.name, f"the statement returns no column {name!r}; it returns {', '.join(columns)}")
+        times = np.ma.getdata(columns["time"])
+        if len(times) > self._config.max_rows:
+            raise SourceOverloaded(self.name, f"more than {self._config.max_rows} rows (max_rows)")
+        if times.dtype.kind not in "iu" and len(times):
+            raise SourceRejected(self.name, "the column `time` is no integer; write epoch_ms(...) AS time")
+        notices, covers_ms = self._marks(snapshot)
+        if "value" not in columns:
+            return _events(times, columns, notices, covers_ms)
+        found: dict[str, Any] = {label: np.ma.filled(columns[label], None) for label in labels}
+        times = times.astype(np.int64)
+        return frame_of_columns(times, _floats(columns["value"]), found, notices=notices, covers_to_ms=covers_ms)
+
+    def _marks(self, snapshot: Snapshot) -> tuple[tuple[Notice, ...], int]:
+        """What must be said of the snapshot, and up to when it is complete (never the future)."""
+        notices = []
+        if self._snapshots.problem is not None:
+            shown = f"the snapshot of {instant_text(snapshot.covers_to_ms)} is shown"
+            notices.append(Notice("warning", f"{self.name}: {self._snapshots.problem}; {shown}"))
+        now_ms = time.time_ns() // 1_000_000
+        if snapshot.covers_to_ms > now_ms + 2000:
+            notices.append(Notice("warning", f"{self.name}: snapshot {snapshot.name} is dated in the future"))
+        return tuple(notices), min(snapshot.covers_to_ms, now_ms)
+
+
+class _Call:
+    """One statement on one cursor in one thread, and how it is stopped."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, text: str, params: dict[str, Any]) -> None:
+        self._cursor = cursor
+        self._text = text
+        self._params = params
+        self._unwanted = False
+
+    def run(self) -> dict[str, Any]:
+        """In the thread: the columns."""
+        try:
+            if self._unwanted:
+                raise duckdb.InterruptException("stopped before it began")
+            found: dict[str, Any] = self._cursor.execute(self._text, self._params).fetchnumpy()
+            return found
+        finally:
+            self._cursor.close()
+
+    async def stop(self, waiting: asyncio.Future[dict[str, Any]]) -> None:
+        """Interrupt until the thread has ended, for `_STOP_S` at most."""
+        self._unwanted = True
+        waiting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        ends_s = time.monotonic() + _STOP_S
+        while not waiting.done() and time.monotonic() < ends_s:
+            self._cursor.interrupt()
+            await asyncio.wait((waiting,), timeout=_INTERRUPT_EVERY_S)
+
+
+def _floats(column: Any) -> Values:
+    """Numbers as float64; NULL and infinity (a division by zero) are NaN."""
+    values: Values = np.ma.filled(np.ma.asarray(column, dtype=np.float64), np.nan)
+    values[~np.isfinite(values)] = np.nan
+    return values
+
+
+def _events(times: Any, columns: dict[str, Any], notices: tuple[Notice, ...], covers_ms: int) -> Frame:
+    order = np.argsort(times, kind="stable")
+    text = {
+        name: tuple(None if cell is None else str(cell) for cell in np.ma.filled(column.astype(object), None)[order])
+        for name, column in columns.items()
+        if name != "time"
+    }
+    series, offsets = (((),), (0, len(times))) if len(times) else ((), (0,))
+    ordered = times[order].astype(np.int64)
+    return Frame(ordered, np.full(len(times), np.nan), series, offsets, text, notices, covers_ms)

@@ -1,0 +1,111 @@
+"""Redis: live state in hashes, sets, streams and sample zsets. One read is at most two pipelines, whatever it reads.
+
+The reads (`read:` in the catalogue, `hashes` where it is left out) have a file each: redis_hashes, redis_sizes, redis_events,
+redis_timeseries. This file is where they meet the connection.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, SecretStr, Tag
+
+from app.errors import SourceOverloaded
+from app.model import Frame, Statement
+from app.sources.base import SourceConfig
+from app.sources.redis_events import EventsRead
+from app.sources.redis_hashes import HashesRead, HashRead
+from app.sources.redis_reads import Asking, KeyRead
+from app.sources.redis_sizes import SizeRead, StreamRead
+from app.sources.redis_timeseries import TimeSeriesRead
+from app.sources.redis_wire import Wire
+
+__all__ = ["RedisConfig", "RedisRead", "RedisSource"]
+
+
+def read(raw: Any) -> Any:
+    """Which kind of read it is (the name stands in pydantic's message for one that there is not)."""
+    return raw.get("read", "hashes") if isinstance(raw, dict) else getattr(raw, "read", None)
+
+
+#: How the catalogue may read from Redis, told apart by `read`: hashes (the default), hash, size, stream, events, timeseries.
+RedisRead = Annotated[
+    Annotated[HashesRead, Tag("hashes")]
+    | Annotated[HashRead, Tag("hash")]
+    | Annotated[SizeRead, Tag("size")]
+    | Annotated[StreamRead, Tag("stream")]
+    | Annotated[EventsRead, Tag("events")]
+    | Annotated[TimeSeriesRead, Tag("timeseries")],
+    Discriminator(read),
+]
+
+
+class RedisConfig(SourceConfig):
+    """Where one Redis endpoint is. Several sources may name the same server."""
+
+    kind: Literal["redis"] = "redis"
+    host: str = "127.0.0.1"
+    port: int = Field(6379, ge=1, le=65535)
+    db: int = Field(0, ge=0)
+    username: str | None = None
+    password: SecretStr | None = None
+    tls: bool = False
+    tls_ca_file: str | None = Field(None, description="PEM file of the authorities to trust; the system's where left out")
+    prefix: str = Field("", description="goes before every key of the catalogue")
+    reply_timeout_s: float = Field(2.0, gt=0, le=30, description="until all replies of one pipeline are in")
+    max_members: int = Field(20_000, ge=1, le=1_000_000, description="ids that one index may bring")
+
+    def build(self, name: str) -> RedisSource:
+        """The source of that name."""
+        return RedisSource(name, self)
+
+
+class RedisSource:
+    """One Redis endpoint as a source (see `sources.base.Source`).
+
+    A cancelled fetch closes its connection, so nobody can read the reply that is still to come.
+    """
+
+    def __init__(self, name: str, config: RedisConfig) -> None:
+        self.name = name
+        self._config = config
+        self._wire = Wire(
+            name,
+            _address(config),
+            tls=config.tls,
+            size=config.pool_size,
+            connect_s=config.connect_timeout_s,
+            reply_s=config.reply_timeout_s,
+        )
+
+    async def open(self) -> None:
+        """Nothing to do: connections are made when first needed."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._wire.close()
+
+    async def fetch(self, statement: Statement) -> Frame:
+        """Answer the statement's read. Raises SourceError, SourceOverloaded where the answer has more than `max_rows` rows."""
+        asked: KeyRead = statement.read
+        config = self._config
+        frame = await asked.answer(Asking(statement, self._wire, config.prefix, config.max_members, config.max_rows))
+        if len(frame) > config.max_rows:
+            raise SourceOverloaded(self.name, f"{len(frame)} rows; at most {config.max_rows} are allowed (max_rows)")
+        return frame
+
+    async def ping(self) -> str:
+        """`Redis` and its version, where it tells that to us. Raises SourceError."""
+        _, info = await self._wire.ask([("PING",), ("INFO", "server")], missing=("unknown command", "no permissions"))
+        facts = dict(line.split(":", 1) for line in (info or b"").decode().splitlines() if ":" in line)
+        return f"Redis {facts.get('redis_version', '(version not told)')}"
+
+
+def _address(config: RedisConfig) -> dict[str, Any]:
+    """The configuration in redis-py's words."""
+    address: dict[str, Any] = {"host": config.host, "port": config.port, "db": config.db, "username": config.username}
+    if config.password:
+        address["password"] = config.password.get_secret_value()
+    if config.tls:
+        address["ssl_ca_certs"] = config.tls_ca_file
+    return address

@@ -1,0 +1,80 @@
+"""The catalogue's SQL templates: `{by}` and `{where}` filled from declared labels, every value bound.
+
+    SELECT <bucket> AS time, {by}, avg(x) AS value FROM t WHERE ts >= <from> AND ts < <to> {where} GROUP BY ALL ORDER BY time
+
+`{by}` becomes `column AS label, ...` (with no label kept it disappears together with the comma after it), `{where}` becomes
+`AND ...` for each filter. Everything else in the text is the catalogue author's own.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.model import Matcher
+from app.sources.base import number, pattern
+
+_BY = re.compile(r"\{by\}\s*,?")
+_WHERE = re.compile(r"\{where\}")
+_VALUE = re.compile(r"\bAS\s+value\b", re.IGNORECASE)
+_ORDERS = ("<", "<=", ">", ">=")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one engine writes a bound value and the tests that a filter needs; `{column}` and `{operand}` are filled in."""
+
+    #: (parameter name, its type: "text", "texts" or "number") -> the placeholder
+    placeholder: Callable[[str, str], str]
+    one_of: str
+    matches: str
+    as_number: str
+
+
+def fill(
+    template: str, by: Sequence[str], where: Sequence[Matcher], column: Callable[[str], str], dialect: Dialect
+) -> tuple[str, dict[str, Any]]:
+    """The statement's text and the parameters that the filters bind (`w0`, `w1`, ...)."""
+    conditions, params = [], dict[str, Any]()
+    for place, matcher in enumerate(where):
+        name = f"w{place}"
+        condition, params[name] = _condition(matcher, column(matcher.label), name, dialect)
+        conditions.append(f"AND {condition}")
+    kept = ", ".join(f"{column(label)} AS {label}" for label in by)
+    text = _BY.sub(lambda _: f"{kept}, " if kept else "", template)
+    return _WHERE.sub(lambda _: " ".join(conditions), text), params
+
+
+def _condition(matcher: Matcher, column: str, name: str, dialect: Dialect) -> tuple[str, Any]:
+    operator, operand = matcher.operator, matcher.values[0] if matcher.values else ""
+    if operator in ("=", "!="):
+        return f"{column} {operator} {dialect.placeholder(name, 'text')}", operand
+    if operator in ("=|", "!=|"):
+        test = dialect.one_of.format(column=column, operand=dialect.placeholder(name, "texts"))
+        return test if operator == "=|" else f"NOT {test}", list(matcher.values)
+    if operator in ("=~", "!~"):
+        pattern(operand)
+        test = dialect.matches.format(column=column, operand=dialect.placeholder(name, "text"))
+        return test if operator == "=~" else f"NOT {test}", f"^(?:{operand})$"
+    bound = number(operand)
+    if math.isnan(bound):
+        return f"{column} {operator} {dialect.placeholder(name, 'text')}", operand
+    return f"{dialect.as_number.format(column=column)} {operator} {dialect.placeholder(name, 'number')}", bound
+
+
+def template_problems(sql: str, declared: Mapping[str, str], known: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What is wrong with a template: a placeholder that nobody fills, a label column that is no column."""
+    # Events have texts in place of a value, and no label columns.
+    if not _BY.search(sql) and declared and _VALUE.search(sql):
+        yield "sql", "has labels but no {by}; write `{by},` in the SELECT list"
+    if not _WHERE.search(sql) and declared:
+        yield "sql", "has labels but no {where}; write `{where}` after the WHERE conditions"
+    for found in re.findall(r"\{(\w+)(?::[^{}]*)?\}", sql):
+        if found not in known:
+            yield "sql", f"unknown placeholder {{{found}}}; allowed: {', '.join('{' + name + '}' for name in known)}"
+    for label, column in declared.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", column):
+            yield f"labels.{label}", f"{column!r} is not a column name"

@@ -1,0 +1,65 @@
+"""Every metric of the bridge's own, in one list, and the log set-up."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Telemetry:
+    """The bridge's own metrics, on a registry of their own so that two bridges live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry(auto_describe=True)
+        self.build_info = Gauge("bridge_build_info", "The running version", ("version",), registry=registry)
+        self.http_requests = Counter("bridge_http_requests", "Requests answered", ("route", "status"), registry=registry)
+        self.http_seconds = Histogram(
+            "bridge_http_request_seconds", "Time to answer a request", ("route",), registry=registry, buckets=_SECONDS
+        )
+        self.queries = Counter("bridge_queries", "Queries (targets) by outcome", ("status",), registry=registry)
+        self.inflight = Gauge("bridge_inflight", "Queries being answered", registry=registry)
+        self.source_up = Gauge("bridge_source_up", "1 if the source's last answer was one", ("source",), registry=registry)
+        self.source_seconds = Histogram(
+            "bridge_source_request_seconds", "Time of one asking", ("source",), registry=registry, buckets=_SECONDS
+        )
+        self.source_errors = Counter("bridge_source_errors", "Askings that failed", ("source", "kind"), registry=registry)
+        self.cancelled = Counter("bridge_source_cancelled", "Askings given up by their caller", ("source",), registry=registry)
+        self.cache_hits = Counter(
+            "bridge_cache_hits", "Answers without an asking of their own", ("source", "how"), registry=registry
+        )
+        self.cache_misses = Counter("bridge_cache_misses", "Answers that had to be asked for", ("source",), registry=registry)
+        self.cache_evictions = Counter("bridge_cache_evictions", "Answers dropped for room", ("source",), registry=registry)
+        self.cache_bytes = Gauge("bridge_cache_bytes", "Size of the cached columns", ("source",), registry=registry)
+        self.loop_lag = Gauge("bridge_event_loop_lag_seconds", "How late the event loop runs its timers", registry=registry)
+        self.snapshot_age = Gauge("bridge_snapshot_age_seconds", "Age of the snapshot in use", ("source",), registry=registry)
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, and the exception if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def set_up_logging(level: str, style: str) -> None:
+    """Logs to stderr: `style` json (one object a line) or text."""
+    to_stderr = logging.StreamHandler(sys.stderr)
+    to_stderr.setFormatter(
+        _JsonLines() if style == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
+    )
+    logging.basicConfig(level=level.upper(), handlers=[to_stderr], force=True)
+    # httpx logs each request's URL, which may carry a caller's filter values.
+    logging.getLogger("httpx").setLevel(logging.WARNING)

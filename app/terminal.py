@@ -1,0 +1,85 @@
+"""Answers for people at a terminal: a table with the newest values and a sparkline of each series."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from app.catalog import Metric
+from app.model import instant_text
+
+_BARS = "▁▂▃▄▅▆▇█"
+_WIDTH = 24
+
+
+def print_rows(answer: Mapping[str, Any], console: Console) -> None:
+    """A `/v1/rows` answer (long shape) as one table: a line per series, its remarks below."""
+    rows: list[dict[str, Any]] = answer["rows"]
+    several = len({row["metric"] for row in rows}) > 1
+    keys = [key for key in (rows[0] if rows else {}) if key not in ("time", "value") and (several or key != "metric")]
+    table = Table(box=box.SIMPLE_HEAD)
+    for key in keys:
+        table.add_column(key, no_wrap=True)
+    for title in ("points", "lowest", "highest", "newest"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("at (UTC)", no_wrap=True)
+    spark = _speaks_unicode(console)
+    if spark:
+        table.add_column("course", no_wrap=True)
+    for labels, points in _by_series(rows, keys).items():
+        table.add_row(*(cell or "" for cell in labels), *_figures(points), *([sparkline(points)] if spark else []))
+    console.print(table)
+    for name, facts in answer.get("meta", {}).get("metrics", {}).items():
+        console.print(
+            f"{name}: {facts.get('title')} [{facts.get('unit')}], step {facts.get('step_ms', 0) / 1000:g}s", markup=False
+        )
+        for notice in facts.get("notices", ()):
+            console.print(f"  {notice['severity']}: {notice['text']}", markup=False)
+
+
+def print_metrics(metrics: Iterable[Metric], console: Console) -> None:
+    """The catalogue as a table."""
+    table = Table("metric", "group", "unit", "labels", "title", box=box.SIMPLE_HEAD)
+    for metric in metrics:
+        entry = metric.entry
+        table.add_row(metric.name, metric.group, entry.unit, ", ".join(entry.labels), entry.title)
+    console.print(table)
+
+
+def sparkline(points: Sequence[tuple[int, float | None]]) -> str:
+    """The course of a series in a few characters; a blank for null."""
+    values = [value for _, value in points]
+    stride = max(1, math.ceil(len(values) / _WIDTH))
+    kept = values[::-1][::stride][::-1]
+    known = [value for value in kept if value is not None]
+    if not known:
+        return ""
+    low, spread = min(known), (max(known) - min(known)) or 1.0
+    return "".join(" " if value is None else _BARS[round((value - low) / spread * (len(_BARS) - 1))] for value in kept)
+
+
+def _speaks_unicode(console: Console) -> bool:
+    return (console.encoding or "").lower().startswith("utf")
+
+
+def _by_series(rows: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> dict[tuple[Any, ...], list[tuple[int, float | None]]]:
+    series: dict[tuple[Any, ...], list[tuple[int, float | None]]] = {}
+    for row in rows:
+        series.setdefault(tuple(row[key] for key in keys), []).append((row["time"], row["value"]))
+    return series
+
+
+def _figures(points: Sequence[tuple[int, float | None]]) -> tuple[str, ...]:
+    known = [value for _, value in points if value is not None]
+    at_ms, newest = points[-1]
+    figures = (min(known, default=None), max(known, default=None), newest)
+    return (str(len(points)), *(_short(figure) for figure in figures), instant_text(at_ms)[11:19])
+
+
+def _short(value: float | None) -> str:
+    return "null" if value is None else f"{value:,.6g}" if abs(value) < 1e6 else f"{value:,.0f}"

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The servers that the tests run against: installed from Debian where they are missing. A missing one is an error, never a skip.
+set -euo pipefail
+
+missing=()
+need() { command -v "$1" >/dev/null || missing+=("$2"); }
+need redis-server redis-server
+need prometheus prometheus
+need promtool prometheus
+need haproxy haproxy
+need node nodejs
+need npm npm
+if [ "${#missing[@]}" -gt 0 ]; then
+  mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+  echo "installing test servers: ${missing[*]}"
+  scripts/apt.sh "${missing[@]}"
+fi

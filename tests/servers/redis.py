@@ -1,0 +1,109 @@
+"""A real redis-server to test against: on a free port of its own, keeping nothing, stopped by its pid."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+
+_START_S = 10.0
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class RedisServer:
+    """One redis-server. `with RedisServer(folder) as server:` starts and stops it; the port stays the same over restarts.
+
+    `client` is redis-py's blocking client, for filling and looking: `server.client.hset(...)`.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(self, folder: Path, password: str = "", *options: str) -> None:
+        self.port = free_port()
+        self.password = password
+        self.client: Any = redis.Redis(self.host, self.port, password=password or None, decode_responses=True, protocol=2)
+        self._folder = folder
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The server's process id. It must be running."""
+        assert self._process is not None, "the server does not run"
+        return self._process.pid
+
+    def start(self) -> Self:
+        """Start and wait until it answers. Raises RuntimeError where there is no redis-server or it does not come up."""
+        program = shutil.which("redis-server")
+        if program is None:
+            raise RuntimeError("redis-server is not installed; on Debian: apt-get install redis-server")
+        command = [program, "--bind", self.host, "--port", str(self.port), "--dir", str(self._folder)]
+        command += ["--save", "", "--appendonly", "no", "--daemonize", "no", "--enable-debug-command", "local"]
+        if self.password:
+            command += ["--requirepass", self.password]
+        log = (self._folder / "redis.log").open("ab")
+        with log:
+            self._process = subprocess.Popen([*command, *self._options], stdout=log, stderr=log)
+        self._wait()
+        return self
+
+    def _wait(self) -> None:
+        ends = time.monotonic() + _START_S
+        while time.monotonic() < ends:
+            try:
+                self.client.ping()
+            except redis.exceptions.ConnectionError:
+                time.sleep(0.02)
+            else:
+                return
+        self.kill()
+        raise RuntimeError(f"redis-server did not answer within {_START_S:g}s: {(self._folder / 'redis.log').read_text()[-500:]}")
+
+    def stop(self) -> None:
+        """End it as an operator would; nothing where it does not run."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop it and start it again on the same port, empty."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Make it hang: connections are accepted by the system, nothing is answered."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def _end(self, how: signal.Signals) -> None:
+        self.client.close()
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(how)
+            process.send_signal(signal.SIGCONT)  # a paused one hears it now
+            process.wait(10)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *problem: object) -> None:
+        self.stop()

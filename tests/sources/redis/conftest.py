@@ -1,0 +1,43 @@
+"""A real server for all tests of this folder, emptied before each, and a source on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.sources.redis import RedisConfig, RedisSource
+from tests.servers.redis import RedisServer
+from tests.sources.redis.asking import Asker
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: RedisServer) -> RedisServer:
+    running.client.flushall()
+    return running
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server that a test may kill."""
+    with RedisServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def source(server: RedisServer) -> AsyncIterator[RedisSource]:
+    source = RedisConfig(port=server.port).build("rts")
+    yield source
+    await source.close()
+
+
+@pytest.fixture
+def ask(source: RedisSource) -> Asker:
+    return Asker(source)

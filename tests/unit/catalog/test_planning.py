@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from app.catalog import Catalogue, Limits, Plan, load, plan_query
+from app.errors import BadQuery, LimitExceeded, RequestError, UnknownName
+from app.model import Matcher, Query, TimeRange
+
+NOW = 1_700_000_005_500
+
+TEXT = """
+group: g
+title: G
+labels:
+  account: {title: Account, values: [A1]}
+metrics:
+  gauge:
+    title: t
+    description: d
+    unit: short
+    aggregate: sum
+    over_time: last
+    resolution_s: 10
+    labels: [account]
+    aliases: [old_gauge]
+    history: {source: lake, sql: "SELECT $from_ms AS time, {by}, 1 AS value WHERE true {where}"}
+    live: {source: hot, read: hashes, index: i, hash: "h:{id}", field: f, aggregate: sum, labels: {account: $id}}
+  ranged:
+    title: t
+    description: d
+    unit: short
+    aggregate: count
+    over_time: sum
+    settle_s: 90
+    history: {source: lake, sql: "SELECT $from_ms AS time, 1 AS value"}
+    live: {source: hot, read: events, stream: s, value: count, aggregate: count}
+  past:
+    title: t
+    description: d
+    unit: short
+    aggregate: sum
+    over_time: sum
+    history: {source: lake, sql: "SELECT $from_ms AS time, 1 AS value"}
+    fallback: [{source: lake, sql: "SELECT $from_ms AS time, 2 AS value"}]
+"""
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    return load({"g.yaml": TEXT}, {"lake": "duckdb", "hot": "redis"})
+
+
+def plan(catalogue: Catalogue, metric: str, length_s: float, **more: object) -> Plan:
+    query = replace(Query(metric, NOW - round(length_s * 1000), NOW), **more)  # type: ignore[arg-type]  # fields by name
+    return plan_query(catalogue, query, NOW, Limits())
+
+
+def test_an_explicit_step_is_kept_and_the_range_widened_to_whole_buckets(catalogue: Catalogue) -> None:
+    assert plan(catalogue, "gauge", 3600, step_ms=60_000).range == TimeRange(1_699_996_380_000, 1_700_000_040_000, 60_000)
+
+
+def test_a_step_below_the_resolution_is_raised_and_says_so(catalogue: Catalogue) -> None:
+    found = plan(catalogue, "gauge", 3600, step_ms=15_000)
+    assert (found.range.step_ms, [notice.text for notice in found.notices]) == (
+        20_000,
+        ["step 15s raised to 20s: gauge comes every 10s"],
+    )
+
+
+def test_history_ends_where_the_open_bucket_begins_and_the_live_read_has_the_rest(catalogue: Catalogue) -> None:
+    found = plan(catalogue, "gauge", 3600, step_ms=60_000)
+    assert found.history is not None
+    assert found.live is not None
+    assert (found.history.range.to_ms, found.live.range) == (
+        1_699_999_980_000,
+        TimeRange(1_699_999_980_000, 1_700_000_040_000, 60_000),
+    )
+    assert (found.history.now_ms, found.live.now_ms) == (0, 1_700_000_005_000)
+
+
+def test_a_live_read_that_knows_a_range_begins_before_what_may_not_have_settled(catalogue: Catalogue) -> None:
+    found = plan(catalogue, "ranged", 3600, step_ms=60_000)
+    assert found.live is not None
+    assert found.live.range.from_ms == (NOW - 90_000) // 60_000 * 60_000
+
+
+def test_without_a_live_read_the_history_is_asked_for_the_open_bucket_too(catalogue: Catalogue) -> None:
+    found = plan(catalogue, "past", 3600, step_ms=60_000)
+    assert found.history is not None
+    assert (found.history.range.to_ms, found.history.now_ms) == (1_700_000_040_000, 1_700_000_005_000)
+
+
+def test_a_past_window_asks_no_live_read(catalogue: Catalogue) -> None:
+    query = Query("gauge", NOW - 7_200_000, NOW - 3_600_000, step_ms=60_000)
+    assert plan_query(catalogue, query, NOW, Limits()).live is None
+
+
+def test_an_alert_does_not_see_the_open_bucket_of_a_growing_figure(catalogue: Catalogue) -> None:
+    found = plan(catalogue, "past", 3600, step_ms=60_000, strict=True)
+    assert found.range.to_ms == 1_699_999_980_000
+
+
+def test_an_alias_is_the_metric(catalogue: Catalogue) -> None:
+    assert plan(catalogue, "old_gauge", 60).metric.name == "gauge"
+
+
+@pytest.mark.parametrize("length_s", [60, 3600, 6 * 3600, 86400, 30 * 86400, 399 * 86400])
+@pytest.mark.parametrize("max_points", [10, 100, 1000])
+def test_the_steps_that_the_bridge_chooses_stay_within_the_points_asked_for(
+    catalogue: Catalogue, length_s: int, max_points: int
+) -> None:
+    sums = plan(catalogue, "past", length_s, max_points=max_points)
+    samples = plan(catalogue, "gauge", length_s, max_points=max_points)
+    thinned = 2 * (length_s * 1000 // samples.thin_ms + 2) if samples.thin_ms else len(samples.range) - 1
+    assert (len(sums.range) - 1 <= max_points, thinned <= max_points or samples.thin_ms) == (True, True)
+    assert len(samples.range) <= max(4 * max_points, 1) + 4 * samples.thin_ms // samples.range.step_ms + 2
+
+
+def test_the_grid_does_not_depend_on_where_the_window_lies(catalogue: Catalogue) -> None:
+    grids = set()
+    for shift_ms in range(0, 600_000, 7_000):
+        query = Query("gauge", NOW - 86_400_000 + shift_ms, NOW + shift_ms)
+        found = plan_query(catalogue, query, NOW + shift_ms, Limits())
+        grids.add((found.range.step_ms, found.thin_ms))
+    assert len(grids) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "error", "parts"),
+    [
+        (Query("gaugge", 0, 1000), UnknownName, ("metric", "'gaugge'", "nearest: gauge")),
+        (Query("gauge", 0, 1000, by=("acount",)), UnknownName, ("by", "'acount'", "nearest: account")),
+        (Query("gauge", 0, 1000, where=(Matcher("x", "=", ("1",)),)), UnknownName, ("where", "'x'", "allowed: account")),
+        (Query("gauge", 1000, 1000), BadQuery, ("from: 1000 is not before to: 1000", "allowed: from < to")),
+        (Query("gauge", 0, 500 * 86_400_000), LimitExceeded, ("from, to", "500.0 days", "at most 400 days")),
+        (Query("gauge", 0, 1000, step_ms=0), BadQuery, ("step", "0 ms", "allowed: a duration of 1s or more")),
+        (Query("gauge", 0, 86_400_000 * 30, step_ms=10_000), LimitExceeded, ("step: 10s", "at most 11000", "236s or more")),
+        (Query("gauge", 0, 1000, max_points=0), BadQuery, ("maxDataPoints: 0", "allowed: 1 to 1000")),
+        (Query("gauge", 0, 1000, where=(Matcher("account", "=~", ("(",)),)), BadQuery, ("filter", "'('", "RE2")),
+        (Query("gauge", 0, 1000, where=(Matcher("account", "=", ("x" * 2000,)),)), LimitExceeded, ("where: account", "1000")),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_by_name(
+    catalogue: Catalogue, query: Query, error: type[RequestError], parts: tuple[str, ...]
+) -> None:
+    with pytest.raises(error) as caught:
+        plan_query(catalogue, query, NOW, Limits())
+    assert [part for part in parts if part not in caught.value.message] == []

@@ -1,0 +1,200 @@
+"""The use case over scripted sources: what is shown, what is marked, who is not harmed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from app.bridge import Bridge
+from app.catalog import load
+from app.errors import LimitExceeded, SourceUnavailable
+from app.model import Fetch, Frame, Query, Result, Statement
+from app.telemetry import Telemetry
+from tests.unit.frames import frame, shown
+
+NOW = 1_700_000_005_500
+OPEN = 1_699_999_980_000
+MINUTE = 60_000
+
+TEXT = """
+group: g
+title: G
+labels:
+  account: {title: Account, metric: gauge}
+  fixed: {title: Fixed, values: [one, two]}
+metrics:
+  gauge:
+    title: t
+    description: d
+    unit: short
+    aggregate: sum
+    over_time: last
+    labels: [account]
+    history: {source: lake, sql: "SELECT $from_ms AS time, {by}, 1 AS value WHERE true {where}"}
+    live: {source: hot, read: hashes, index: i, hash: "h:{id}", field: f, aggregate: sum, labels: {account: $id}}
+    fallback: [{source: spare, sql: "SELECT $from_ms AS time, {by}, 2 AS value WHERE true {where}"}]
+  bare:
+    title: t
+    description: d
+    unit: short
+    aggregate: sum
+    over_time: last
+    history: {source: lake, sql: "SELECT $from_ms AS time, 1 AS value"}
+    live: {source: hot, read: hash, key: h, field: f}
+events:
+  failures:
+    title: t
+    description: d
+    read: {source: lake, sql: "SELECT $from_ms AS time, 'x' AS title"}
+"""
+
+Answer = Frame | Exception | Callable[[], Awaitable[Frame]]
+
+
+def bridge(**answers: Answer) -> Bridge:
+    def fetch(answer: Answer) -> Fetch:
+        async def fetched(_: Statement) -> Frame:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer if isinstance(answer, Frame) else await answer()
+
+        return fetched
+
+    kinds = {"lake": "duckdb", "hot": "redis", "spare": "duckdb"}
+    fetches = {name: fetch(answer) for name, answer in answers.items()}
+    return Bridge(load({"g.yaml": TEXT}, kinds), fetches, Telemetry(), lambda: NOW)
+
+
+def query(metric: str = "gauge", **more: object) -> Query:
+    return Query(metric, OPEN - 2 * MINUTE, NOW, step_ms=MINUTE, by=("account",) if metric == "gauge" else (), **more)  # type: ignore[arg-type]  # fields by name
+
+
+async def ask(asked: Bridge, *queries: Query) -> list[Result]:
+    return await asked.run(queries or [query()], budget_s=0.3)
+
+
+HISTORY = frame({"account=A1": {OPEN - 2 * MINUTE: 1, OPEN - MINUTE: 2}}, asked_ms=NOW)
+LIVE = frame({"account=A1": {OPEN: 3}}, asked_ms=NOW - 400)
+DOWN = SourceUnavailable("x", "refused")
+
+
+def texts(result: Result) -> list[str]:
+    return [notice.text for notice in result.frame.notices]
+
+
+async def hang() -> Frame:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def test_history_and_live_edge_are_one_series() -> None:
+    [result] = await ask(bridge(lake=HISTORY, hot=LIVE))
+    assert shown(result.frame) == {"account=A1": {OPEN - 2 * MINUTE: 1.0, OPEN - MINUTE: 2.0, OPEN: 3.0}}
+    assert (result.status, texts(result), result.age_s) == ("fresh", [], 0.4)
+
+
+async def test_without_the_live_edge_the_history_stands_and_says_where_it_ends() -> None:
+    [result] = await ask(bridge(lake=HISTORY, hot=DOWN))
+    assert result.status == "partial"
+    assert texts(result) == ["x: refused; the live edge is missing, the newest point is 2023-11-14 22:12:00Z"]
+
+
+async def test_without_the_history_the_fallback_answers_by_name() -> None:
+    [result] = await ask(bridge(lake=DOWN, hot=LIVE, spare=frame({"account=A1": {OPEN - MINUTE: 7, OPEN: 8}})))
+    assert shown(result.frame) == {"account=A1": {OPEN - MINUTE: 7.0, OPEN: 3.0}}
+    assert (result.status, texts(result)) == ("partial", ["x: refused; answered by the fallback spare"])
+
+
+async def test_without_history_and_fallback_the_live_edge_stands_alone() -> None:
+    [result] = await ask(bridge(lake=DOWN, hot=LIVE))
+    assert shown(result.frame) == {"account=A1": {OPEN: 3.0}}
+    assert texts(result) == [
+        "x: refused; the history is missing, only the live edge is shown",
+        "spare: not configured; this fallback is missing too",
+    ]
+
+
+async def test_with_everything_down_the_answer_is_the_first_error() -> None:
+    [result] = await ask(bridge(lake=DOWN, hot=DOWN))
+    assert (result.status, result.error) == ("error", DOWN)
+
+
+async def test_one_failing_query_does_not_spoil_its_neighbours() -> None:
+    found = await ask(bridge(lake=HISTORY, hot=LIVE), query(), query("nonsense", ref_id="B"), query(ref_id="C"))
+    assert [(result.query.ref_id, result.status) for result in found] == [("A", "fresh"), ("B", "error"), ("C", "fresh")]
+
+
+async def test_a_hanging_source_costs_at_most_the_requests_limit_and_the_rest_is_shown() -> None:
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    [result] = await ask(bridge(lake=HISTORY, hot=hang))
+    assert loop.time() - begun < 0.5
+    assert result.status == "partial"
+    assert texts(result)[0].startswith("hot: no answer within the request's time limit; the live edge is missing")
+
+
+@pytest.mark.parametrize("answers", [{"lake": HISTORY, "hot": DOWN}, {"lake": DOWN, "hot": LIVE, "spare": HISTORY}])
+async def test_an_alert_gets_an_error_where_any_part_is_missing(answers: dict[str, Answer]) -> None:
+    [result] = await ask(bridge(**answers), query(strict=True))
+    assert (result.status, result.error, len(result.frame)) == ("error", DOWN, 0)
+
+
+async def test_an_alert_gets_an_error_where_a_snapshot_is_too_old_to_reach_the_live_edge() -> None:
+    old = frame({"": {OPEN - 2 * MINUTE: 1}}, covers_to_ms=OPEN - 2 * MINUTE)
+    [result] = await ask(bridge(lake=old, hot=frame({"": {OPEN: 3}})), query("bare", strict=True))
+    assert result.error is not None
+    assert "the history ends at 2023-11-14 22:11:00Z" in result.error.message
+
+
+async def test_a_snapshot_that_ends_before_the_live_edge_leaves_a_named_hole() -> None:
+    old = frame({"": {OPEN - 2 * MINUTE: 1}}, covers_to_ms=OPEN - 2 * MINUTE)
+    [result] = await ask(bridge(lake=old, hot=frame({"": {OPEN: 3}})), query("bare"))
+    assert (result.status, texts(result)) == (
+        "partial",
+        ["bare: the history ends at 2023-11-14 22:11:00Z; the 120s after it are incomplete"],
+    )
+
+
+async def test_an_instant_answer_is_the_newest_point_of_each_label_set() -> None:
+    history = frame({"account=A1": {OPEN - MINUTE: 1}, "account=A2": {OPEN - MINUTE: 5}})
+    [result] = await ask(bridge(lake=history, hot=LIVE), query(instant=True))
+    assert shown(result.frame) == {"account=A1": {OPEN: 3.0}, "account=A2": {OPEN - MINUTE: 5.0}}
+
+
+async def test_no_more_than_the_limit_of_queries_run_at_once() -> None:
+    running = most = 0
+
+    async def counted() -> Frame:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.002)
+        running -= 1
+        return Frame()
+
+    asked = bridge(lake=counted, hot=Frame())
+    await asked.run([query(ref_id=str(place)) for place in range(50)], budget_s=5)
+    assert most == 20
+
+
+async def test_too_many_queries_are_refused_before_any_is_asked() -> None:
+    with pytest.raises(LimitExceeded, match="targets: 51 in one request; at most 50 are allowed"):
+        await ask(bridge(), *[query()] * 51)
+
+
+async def test_label_values_are_those_that_its_metric_shows() -> None:
+    history = frame({"account=A2": {NOW // 1000 * 1000 - 1_000_000: 1}})
+    values, _ = await bridge(lake=history, hot=LIVE).values("account", (), 0.3)
+    assert values == ["A1", "A2"] or values == ["A2"]
+
+
+async def test_fixed_label_values_ask_nobody() -> None:
+    assert await bridge().values("fixed", (), 0.3) == (["one", "two"], None)
+
+
+async def test_events_come_with_their_texts() -> None:
+    found = Frame(text={"title": ("x",)})
+    result = await bridge(lake=found).events("failures", 0, 1000, (), 0.3)
+    assert (result.status, result.frame.text) == ("fresh", {"title": ("x",)})

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.downsample import thin
+from app.model import Frame
+from app.splice import cut
+from tests.unit.frames import frame, shown
+
+
+def test_each_stretch_keeps_its_lowest_and_highest_point_in_order_of_time() -> None:
+    found = thin(frame({"a=1": {0: 5, 1: 9, 2: 1, 3: 4, 10: 2, 11: 3, 12: 2}}), 10)
+    assert shown(found) == {"a=1": {1: 9.0, 2: 1.0, 10: 2.0, 11: 3.0}}
+
+
+def test_of_equal_extremes_the_first_stays() -> None:
+    assert shown(thin(frame({"": {0: 7, 1: 7, 2: 7}}), 10)) == {"": {0: 7.0}}
+
+
+def test_a_stretch_of_nulls_stays_a_gap_and_a_null_beside_values_goes() -> None:
+    found = thin(frame({"": {0: 1, 10: None, 11: None, 20: None, 21: 4}}), 10)
+    assert shown(found) == {"": {0: 1.0, 10: None, 21: 4.0}}
+
+
+def test_series_do_not_touch_one_another() -> None:
+    found = thin(frame({"a=1": {0: 1, 1: 2}, "a=2": {0: 8, 1: 9}}), 10)
+    assert shown(found) == {"a=1": {0: 1.0, 1: 2.0}, "a=2": {0: 8.0, 1: 9.0}}
+
+
+def test_nothing_stays_nothing() -> None:
+    assert shown(thin(Frame(), 10)) == {}
+
+
+_COURSES = st.lists(st.none() | st.integers(-9, 9), min_size=1, max_size=200)
+
+
+@settings(deadline=None)
+@given(_COURSES, st.integers(2, 30))
+def test_every_extreme_survives_and_no_stretch_has_more_than_two_points(course: list[int | None], width: int) -> None:
+    whole = frame({"": dict(enumerate(course))})
+    thinned = thin(whole, width)
+    for begin in range(0, len(course), width):
+        before, after = cut(whole, begin, begin + width).value, cut(thinned, begin, begin + width).value
+        assert 1 <= len(after) <= 2
+        if not np.isnan(before).all():
+            assert (np.nanmin(before), np.nanmax(before)) == (np.nanmin(after), np.nanmax(after))
+
+
+@settings(deadline=None)
+@given(_COURSES, st.integers(2, 30), st.integers(0, 5))
+def test_a_window_that_slides_changes_no_point_but_those_of_the_newest_stretch(
+    course: list[int | None], width: int, stretches: int
+) -> None:
+    whole = frame({"": dict(enumerate(course))})
+    newest = len(course) // width * width
+    first = min(stretches * width, newest)
+    refreshed = cut(thin(whole, width), first, newest)
+    before = cut(thin(cut(whole, first, newest), width), first, newest)
+    assert shown(refreshed) == shown(before)
