@@ -22,6 +22,7 @@ from app.config import Settings
 from app.contracts import ROUTERS
 from app.contracts.deps import Serving, error_response
 from app.errors import BadQuery, BridgeError, UnknownName
+from app.model import Clock
 from app.policies import guard
 from app.sources.base import Source
 from app.telemetry import Telemetry
@@ -32,11 +33,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, clock: Clock = now_ms) -> FastAPI:
     """The application of one bridge. Raises ConfigError when the catalogue is wrong. Sources connect when first asked."""
     catalogue = load_folder(settings.catalog_folder, settings.kinds)
     sources = _build(settings)
-    operations = assemble(settings, catalogue, sources)
+    operations = assemble(settings, catalogue, sources, clock)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -77,17 +78,17 @@ def _build(settings: Settings) -> dict[str, Source]:
     return {name: source.connect.build(name) for name, source in settings.sources.items() if source.connect.enabled}
 
 
-def assemble(settings: Settings, catalogue: Catalogue, sources: Mapping[str, Source]) -> ops.Operations:
+def assemble(settings: Settings, catalogue: Catalogue, sources: Mapping[str, Source], clock: Clock = now_ms) -> ops.Operations:
     """The bridge over guarded sources, with its telemetry."""
     telemetry = Telemetry()
     telemetry.build_info.labels(__version__).set(1)
     fetches = {
-        name: guard(name, source.fetch, settings.sources[name].policy, telemetry, now_ms, asyncio.sleep)
+        name: guard(name, source.fetch, settings.sources[name].policy, telemetry, clock, asyncio.sleep)
         for name, source in sources.items()
     }
     request = settings.request
     limits = Limits(max_range_s=request.max_range_s, max_points=request.max_points, max_targets=request.max_targets)
-    bridge = Bridge(catalogue, fetches, telemetry, now_ms, limits, request.concurrent)
+    bridge = Bridge(catalogue, fetches, telemetry, clock, limits, request.concurrent)
     return ops.Operations(bridge, sources, telemetry, off=tuple(settings.sources.keys() - sources.keys()))
 
 

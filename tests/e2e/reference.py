@@ -51,7 +51,7 @@ class Stores:
         self._clickhouse = clickhouse
         self._snapshot = snapshot
         self._prometheus = httpx.Client(base_url=prometheus_url, trust_env=False)
-        self.redis = redis.Redis(port=redis_port, decode_responses=True)
+        self.redis: Any = redis.Redis(port=redis_port, decode_responses=True)
 
     def close(self) -> None:
         self._prometheus.close()
@@ -60,9 +60,10 @@ class Stores:
     @cached_property
     def trades(self) -> list[Row]:
         newest: dict[str, Row] = {}
-        statement = """SELECT toString(trade_id) AS id, account_id AS account, symbol, broker_id AS broker, toString(state) AS state,
-            toUnixTimestamp64Milli(executed_at) AS executed, toUnixTimestamp64Milli(closed_at) AS closed, toInt32(retcode) AS code,
-            toFloat64(requested_price) AS requested, toFloat64(execution_price) AS filled, toFloat64(point) AS point,
+        statement = """SELECT toString(trade_id) AS id, account_id AS account, symbol, broker_id AS broker,
+            toString(state) AS state, toUnixTimestamp64Milli(executed_at) AS executed,
+            toUnixTimestamp64Milli(closed_at) AS closed, toInt32(retcode) AS code, toFloat64(requested_price) AS requested,
+            toFloat64(execution_price) AS filled, toFloat64(point) AS point,
             toString(direction) AS direction, toFloat64(pnl) AS pnl, toFloat64(commission) AS commission, toFloat64(swap) AS swap,
             toFloat64(fees) AS fees, toInt32(execution_latency_ms) AS latency, toInt32(version) AS version FROM trades"""
         for row in sorted(self._clickhouse(statement), key=lambda row: row["version"]):
@@ -80,8 +81,8 @@ class Stores:
     def accounts(self) -> list[Row]:
         with duckdb.connect(self._snapshot, read_only=True) as connection:
             found = connection.execute(
-                """SELECT epoch_ms(ts), account_id, broker_id, balance::DOUBLE, equity::DOUBLE, margin::DOUBLE, free_margin::DOUBLE,
-                floating_pnl::DOUBLE, peak_equity::DOUBLE FROM account_snapshots"""
+                """SELECT epoch_ms(ts), account_id, broker_id, balance::DOUBLE, equity::DOUBLE, margin::DOUBLE,
+                free_margin::DOUBLE, floating_pnl::DOUBLE, peak_equity::DOUBLE FROM account_snapshots"""
             ).fetchall()
         names = ("at", "account", "broker", "balance", "equity", "margin", "free_margin", "floating_pnl", "peak_equity")
         return [dict(zip(names, row, strict=True)) for row in found]
@@ -180,8 +181,10 @@ class Reference:
 
     def __init__(self, stores: Stores) -> None:
         self.stores = stores
+        self._rate_window = "240s"
 
-    def answer(self, metric: str, window: Window, by: Sequence[str]) -> Answer:
+    def answer(self, metric: str, window: Window, by: Sequence[str], rate_window: str) -> Answer:
+        self._rate_window = rate_window
         return _METRICS[metric](self, metric, window, by)
 
     def account(self, metric: str, window: Window, by: Sequence[str]) -> Answer:
@@ -208,7 +211,7 @@ class Reference:
         return fold(group([row for row in self.stores.trades if chosen(row)], by, at, window), value)
 
     def prometheus(self, metric: str, window: Window, by: Sequence[str]) -> Answer:
-        return self.stores.promql(_PROMQL[metric].format(by=", ".join(by)), window, by)
+        return self.stores.promql(_PROMQL[metric].format(by=", ".join(by)).replace("WINDOW", self._rate_window), window, by)
 
     def instances(self, metric: str, window: Window, by: Sequence[str]) -> Answer:
         template, field, value = _INSTANCE_VALUES[metric]
@@ -264,7 +267,7 @@ _TRADE_VALUES: Mapping[str, tuple[Callable[[Row], bool], str, Callable[[list[Row
     "reject_rate": (lambda _: True, "executed", lambda rows: 100 * mean([row["code"] not in RETCODES_FINE for row in rows])),
 }
 
-# Rates over the wider of the step and the configured window are asked with a window of their own: see `W` in the test.
+# WINDOW is the wider of the step and the configured window.
 _PROMQL: Mapping[str, str] = {
     "state_updates": "sum by ({by}) (rate(redis_rts_state_updates_total[WINDOW]))",
     "cpu_usage": "avg by ({by}) (tds_instance_cpu_ratio * 100)",

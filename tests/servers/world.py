@@ -1,0 +1,96 @@
+"""A small simulated world in four real stores, and a bridge over them whose clock stands still."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import clickhouse_connect
+from fastapi import FastAPI
+
+from app.config import Settings, settings_from
+from app.demo.clickhouse_writer import ClickHouseWriter
+from app.demo.duckdb_writer import DuckDBWriter
+from app.demo.feed import Writers, fill_clickhouse, fill_duckdb, fill_prometheus, fill_redis
+from app.demo.redis_writer import RedisWriter
+from app.demo.stores import free_port, prometheus_store
+from app.demo.world import HOUR_MS, World
+from app.main import create_app
+from tests.servers.clickhouse import ClickHouseServer
+from tests.servers.redis import RedisServer
+
+#: The backfill has a sample a minute; rates need four of them.
+MIN_WINDOW_S = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The running stores, the world that is in them, and how far it goes."""
+
+    world: World
+    until_ms: int
+    redis: RedisServer
+    clickhouse: ClickHouseServer
+    snapshots: Path
+    prometheus_port: int
+    writers: Writers
+
+    def rows(self, sql: str) -> list[Mapping[str, Any]]:
+        """What ClickHouse answers to a statement of ours."""
+        answer = self.clickhouse.execute(
+            f"{sql} FORMAT JSONEachRow SETTINGS output_format_json_quote_64bit_integers = 0", "trade_system"
+        )
+        return [json.loads(line) for line in answer.splitlines()]
+
+    def settings(self, fresh_s: float = 0.0, **ports: int) -> Settings:
+        """The bridge's settings for these stores; `ports` puts a proxy's port in the place of a store's."""
+        policy = {"fresh_s": fresh_s}
+        live = {"connect": {"kind": "redis", "port": ports.get("redis", self.redis.port)}, "policy": policy}
+        reached = {"port": ports.get("clickhouse", self.clickhouse.port), "password": self.clickhouse.password}
+        prometheus = f"http://127.0.0.1:{ports.get('prometheus', self.prometheus_port)}"
+        sources = {
+            **dict.fromkeys(("rts", "ris", "rtss", "rtrs"), live),
+            "clickhouse": {
+                "connect": {"kind": "clickhouse", **reached},
+                "policy": policy,
+            },
+            "duckdb": {"connect": {"kind": "duckdb", "snapshots": str(self.snapshots), "poll_s": 0}, "policy": policy},
+            "prometheus": {"connect": {"kind": "prometheus", "url": prometheus, "min_window_s": MIN_WINDOW_S}, "policy": policy},
+        }
+        return settings_from({"sources": sources}, "test")
+
+    def app(self, fresh_s: float = 0.0, now_ms: int | None = None, **ports: int) -> FastAPI:
+        """A bridge over the stores; its clock stands still at the world's end unless told otherwise."""
+        stands_at = self.until_ms if now_ms is None else now_ms
+        return create_app(self.settings(fresh_s, **ports), lambda: stands_at)
+
+
+@contextmanager
+def running_stores(folder: Path, hours: int = 24, instances: int = 4, seed: int = 7) -> Iterator[Stores]:
+    """Redis, ClickHouse, DuckDB and Prometheus, real each, with the last `hours` of a world that ends a few minutes ago."""
+    until_ms = time.time_ns() // 1_000_000 // 60_000 * 60_000 - 180_000 + 5_000
+    world = World(seed, instances, until_ms - hours * HOUR_MS)
+    world.extend(until_ms + 2 * HOUR_MS)
+    with ExitStack() as stack:
+        (folder / "redis").mkdir()
+        server = stack.enter_context(RedisServer(folder / "redis"))
+        (folder / "clickhouse").mkdir()
+        clickhouse = ClickHouseServer(folder / "clickhouse", "world").start()
+        stack.callback(clickhouse.close)
+        stack.callback(clickhouse.stop)
+        client = clickhouse_connect.get_client(host=clickhouse.host, port=clickhouse.port, password=clickhouse.password)
+        stack.callback(client.close)
+        duckdb_writer = DuckDBWriter(folder / "duckdb")
+        stack.callback(duckdb_writer.close)
+        writers = Writers(RedisWriter(server.client), ClickHouseWriter(client), duckdb_writer)
+        fill_redis(world, writers.redis, until_ms)
+        fill_clickhouse(world, ClickHouseWriter(client), until_ms)
+        fill_duckdb(world, duckdb_writer, until_ms)
+        fill_prometheus(world, folder / "prometheus", until_ms)
+        port = stack.enter_context(prometheus_store(folder / "prometheus", free_port()))
+        yield Stores(world, until_ms, server, clickhouse, folder / "duckdb" / "snapshots", port, writers)
