@@ -36,13 +36,16 @@ def now_ms() -> int:
 def create_app(settings: Settings, clock: Clock = now_ms) -> FastAPI:
     """The application of one bridge. Raises ConfigError when the catalogue is wrong. Sources connect when first asked."""
     catalogue = load_folder(settings.catalog_folder, settings.kinds)
-    sources = _build(settings)
-    operations = assemble(settings, catalogue, sources, clock)
+    return application(settings, assemble(settings, catalogue, _build(settings), clock))
+
+
+def application(settings: Settings, operations: ops.Operations) -> FastAPI:
+    """The routes over a bridge that is put together; its sources are open while the application runs."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for source in sources.values():
+            for source in operations.sources.values():
                 await source.open()
                 stack.push_async_callback(source.close)
             watching = asyncio.create_task(operations.watch_loop())

@@ -1,0 +1,170 @@
+"""A bridge over scripted sources: the contracts alone are tested here, so the sources are told what to answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import httpx
+from fastapi import FastAPI
+
+from app.catalog import load
+from app.config import Settings, settings_from
+from app.errors import BridgeError
+from app.main import application, assemble
+from app.model import Frame, Notice, Statement
+from tests.unit.frames import frame
+
+NOW = 1_700_000_005_500
+MINUTE = 60_000
+OPEN = NOW // MINUTE * MINUTE
+KINDS = {"rts": "redis", "clickhouse": "clickhouse", "prometheus": "prometheus", "duckdb": "duckdb"}
+
+TEXT = """
+group: trading
+title: Trading
+labels:
+  account: {title: Account, metric: equity}
+  broker: {title: Broker, metric: equity}
+  state: {title: State, values: [running, stopped]}
+metrics:
+  equity:
+    title: Equity
+    description: What an account is worth
+    unit: currencyUSD
+    aggregate: sum
+    over_time: last
+    resolution_s: 10
+    labels: [account, broker]
+    aliases: [old_equity]
+    history: {source: duckdb, sql: "SELECT $from_ms AS time, {by}, 1 AS value WHERE true {where}"}
+    live: {source: rts, read: hashes, index: i, hash: "h:{id}", field: f, aggregate: sum, labels: {account: $id}}
+    export: {name: tds_account_equity, by: [account]}
+  pnl:
+    title: Realised P&L
+    description: Earned in each bucket
+    unit: currencyUSD
+    aggregate: sum
+    over_time: sum
+    labels: [account]
+    history: {source: clickhouse, sql: "SELECT {from_ms:Int64} AS time, {by}, 1 AS value WHERE true {where}"}
+    fallback: [{source: duckdb, sql: "SELECT $from_ms AS time, {by}, 2 AS value WHERE true {where}"}]
+  cpu_load:
+    title: CPU load
+    description: Load
+    unit: percent
+    aggregate: avg
+    over_time: last
+    labels: []
+    history: {source: prometheus, query: "avg by ({by}) (cpu{where})"}
+events:
+  deploys:
+    title: Deploys
+    description: What went live
+    labels: [broker]
+    read: {source: clickhouse, sql: "SELECT {from_ms:Int64} AS time, 'x' AS title WHERE true {where}"}
+"""
+
+Answer = Frame | BridgeError | Callable[[Statement], Awaitable[Frame]]
+
+
+@dataclass
+class Scripted:
+    """A source that gives what it is told to, and remembers what it was asked."""
+
+    name: str
+    answer: Answer = field(default_factory=Frame)
+    asked: list[Statement] = field(default_factory=list)
+    cancelled: int = 0
+
+    async def open(self) -> None:
+        """Nothing."""
+
+    async def close(self) -> None:
+        """Nothing."""
+
+    async def ping(self) -> str:
+        """Its name, or its failure."""
+        if isinstance(self.answer, BridgeError):
+            raise self.answer
+        return f"scripted {self.name}"
+
+    async def fetch(self, statement: Statement) -> Frame:
+        """The scripted answer."""
+        self.asked.append(statement)
+        await asyncio.sleep(0)
+        try:
+            if isinstance(self.answer, BridgeError):
+                raise self.answer
+            return self.answer if isinstance(self.answer, Frame) else await self.answer(statement)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+
+async def hang(_: Statement) -> Frame:
+    """Never answer."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+@dataclass
+class Bench:
+    """The application, its scripted sources, and a client for it."""
+
+    app: FastAPI
+    sources: dict[str, Scripted]
+    client: httpx.AsyncClient
+
+    def say(self, **answers: Answer) -> None:
+        """Tell sources what to answer from now on."""
+        for name, answer in answers.items():
+            self.sources[name].answer = answer
+
+    def askings(self) -> Counter[str]:
+        """How often each source was asked."""
+        return Counter({name: len(source.asked) for name, source in self.sources.items() if source.asked})
+
+
+def settings(**http: object) -> Settings:
+    """Settings whose sources never connect; nothing is cached."""
+    addresses: dict[str, dict[str, str]] = {"prometheus": {"url": "http://127.0.0.1:1"}, "duckdb": {"snapshots": "nowhere"}}
+    sources = {
+        name: {"connect": {"kind": kind, **addresses.get(kind, {})}, "policy": {"fresh_s": 0}} for name, kind in KINDS.items()
+    }
+    return settings_from({"sources": sources, "http": http, "request": {"budget_s": 0.5}}, "test")
+
+
+def bench(text: str = TEXT, fresh_s: float = 0, **http: object) -> Bench:
+    """An application whose clock stands at NOW."""
+    chosen = settings(**http)
+    if fresh_s:
+        policies = {
+            name: source.model_copy(update={"policy": source.policy.model_copy(update={"fresh_s": fresh_s})})
+            for name, source in chosen.sources.items()
+        }
+        chosen = chosen.model_copy(update={"sources": policies})
+    sources = {name: Scripted(name) for name in KINDS}
+    operations = assemble(chosen, load({"catalogue.yaml": text}, KINDS), sources, lambda: NOW)
+    app = application(chosen, operations)
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://bridge")
+    made = Bench(app, sources, client)
+    made.say(rts=LIVE, duckdb=HISTORY, clickhouse=PNL, prometheus=CPU)
+    return made
+
+
+HISTORY = frame({"account=A1": {OPEN - 2 * MINUTE: 1, OPEN - MINUTE: 2}, "account=A2": {OPEN - MINUTE: None}}, asked_ms=NOW)
+LIVE = frame({"account=A1": {OPEN: 3}, "account=A2": {OPEN: 30}}, asked_ms=NOW)
+PNL = frame({"account=A1": {OPEN - MINUTE: -1.5}}, asked_ms=NOW)
+CPU = frame({"": {OPEN - MINUTE: 12.5, OPEN: 13}}, asked_ms=NOW)
+EVENTS = Frame(
+    time=HISTORY.time[:2],
+    value=HISTORY.value[:2],
+    series=((),),
+    offsets=(0, 2),
+    text={"title": ("Deploy", "Rollback"), "text": ("v42", None), "tags": ("a,b", None), "time_end": (str(OPEN), None)},
+)
+EMPTY = Frame(asked_ms=NOW)
+WARNED = EMPTY.remark(Notice("warning", "half of it"))
