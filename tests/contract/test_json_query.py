@@ -365,3 +365,9 @@ async def test_history_and_live_edge_carry_the_same_labels_and_unit(at: Bench, f
         ({"account": "A1"}, "currencyUSD"),
         ({"account": "A2"}, "currencyUSD"),
     ]
+
+
+async def test_31_an_unknown_metric_is_a_404_that_names_it_and_its_neighbours(at: Bench) -> None:
+    reply = await at.client.post("/json/query", json=body("equitty"))
+    message = "target: metric 'equitty' is not known; nearest: equity, old_equity"
+    assert (reply.status_code, reply.json()) == (404, {"message": message, "error": {"code": "unknown_name", "message": message}})

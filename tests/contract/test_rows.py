@@ -1,0 +1,369 @@
+"""/v1/rows and /alert/v1/rows: checklist 53 to 69, 72, 74 to 76, 80, 81, and contract.md 2.8, 2.9, 2.14."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import re
+from typing import Any
+
+import pyarrow.ipc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.errors import SourceTimeout, SourceUnavailable
+from tests.contract.app_under_test import EMPTY, MINUTE, NOW, OPEN, Bench, bench, hang
+from tests.unit.frames import frame
+
+ROUTES = ["/v1/rows", "/alert/v1/rows"]
+ASKED = "metric=equity&by=account&from=now-3m&step=1m"
+ROWS = [
+    {"time": OPEN - 2 * MINUTE, "metric": "equity", "account": "A1", "value": 1.0},
+    {"time": OPEN - MINUTE, "metric": "equity", "account": "A1", "value": 2.0},
+    {"time": OPEN - MINUTE, "metric": "equity", "account": "A2", "value": None},
+    {"time": OPEN, "metric": "equity", "account": "A1", "value": 3.0},
+    {"time": OPEN, "metric": "equity", "account": "A2", "value": 30.0},
+]
+
+
+async def rows_of(at: Bench, query: str, route: str = "/v1/rows") -> list[dict[str, Any]]:
+    reply = await at.client.get(f"{route}?{query}")
+    assert reply.status_code == 200, reply.text
+    found: list[dict[str, Any]] = reply.json()["rows"]
+    return found
+
+
+def assert_satisfies_backend_parser(body: dict[str, Any], long: bool) -> None:
+    """What Infinity's backend parser and Grafana's alerting need of a reply (contract.md 2.8, 2.9, 2.14)."""
+    assert set(body) == {"rows", "meta", "next_cursor"}
+    assert isinstance(body["next_cursor"], str)
+    rows = body["rows"]
+    assert isinstance(rows, list)
+    times = [row["time"] for row in rows]
+    assert times == sorted(times)
+    assert all(isinstance(time, int) for time in times)
+    for row in rows:
+        assert set(row) == set(rows[0])
+        assert all(re.fullmatch(r"[A-Za-z0-9_]+", key) for key in row)
+    for key in rows[0] if rows else ():
+        kinds = {type(row[key]) for row in rows if row[key] is not None} - {int}
+        assert len(kinds) <= 1
+        assert key in ("time", "value") or kinds <= ({str} if long else {float})
+    identities = [tuple(value for key, value in row.items() if key != "value") for row in rows]
+    assert len(set(identities)) == len(identities)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("more", ["", "&shape=wide", "&instant=1"])
+@pytest.mark.parametrize("empty", [False, True])
+async def test_53_57_60_61_every_shape_satisfies_the_backend_parser(at: Bench, route: str, more: str, empty: bool) -> None:
+    if empty:
+        at.say(rts=EMPTY, duckdb=EMPTY, prometheus=EMPTY)
+    reply = await at.client.get(f"{route}?{ASKED}{more}")
+    assert reply.status_code == 200, reply.text
+    assert_satisfies_backend_parser(reply.json(), long="wide" not in more)
+    assert bool(reply.json()["rows"]) != empty
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_58_59_rows_are_points_in_the_order_of_time_metric_labels(at: Bench, route: str) -> None:
+    assert await rows_of(at, ASKED, route) == ROWS
+
+
+async def test_54_nothing_found_is_a_200_with_an_empty_list(at: Bench) -> None:
+    at.say(rts=EMPTY, duckdb=EMPTY)
+    reply = await at.client.get(f"/v1/rows?{ASKED}")
+    assert (reply.status_code, reply.json()["rows"], reply.json()["next_cursor"]) == (200, [], "")
+
+
+async def test_55_56_each_row_has_each_key_and_each_key_one_type(at: Bench) -> None:
+    found = await rows_of(at, "metric=equity,cpu_load&from=now-3m&step=1m")
+    assert {tuple(row) for row in found} == {("time", "metric", "value")}
+    assert {type(row["metric"]) for row in found} == {str}
+
+
+async def test_61_wide_rows_have_a_column_of_numbers_for_each_series(at: Bench) -> None:
+    assert await rows_of(at, f"{ASKED}&shape=wide") == [
+        {"time": OPEN - 2 * MINUTE, "equity_A1": 1.0, "equity_A2": None},
+        {"time": OPEN - MINUTE, "equity_A1": 2.0, "equity_A2": None},
+        {"time": OPEN, "equity_A1": 3.0, "equity_A2": 30.0},
+    ]
+
+
+async def test_62_an_instant_answer_has_one_row_for_each_label_set(at: Bench) -> None:
+    assert await rows_of(at, f"{ASKED}&instant=1") == ROWS[-2:]
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        "from=now-3m&to=now",
+        f"from={NOW - 180_000}&to={NOW}",
+        f"from={(NOW - 180_000) / 1000}&to={NOW / 1000}",
+        "from=2023-11-14T22:10:25.500Z&to=2023-11-14T22:13:25.500%2B00:00",
+        "from=2023-11-14T22:10:25.5&to=${__to}",
+        "from=now-3m&to=",
+        "from=now-3m&to=$__timeTo",
+    ],
+)
+async def test_63_times_may_be_written_in_any_way(at: Bench, span: str) -> None:
+    reply = await at.client.get(f"/v1/rows?metric=equity&step=1m&{span}")
+    assert reply.status_code == 200, reply.text
+    assert (reply.json()["meta"]["from"], reply.json()["meta"]["to"]) == (NOW - 180_000, NOW)
+
+
+@pytest.mark.parametrize("interval", ["", "auto", "${__interval_ms}", "$__interval"])
+async def test_72_an_alert_query_without_an_interval_is_answered(at: Bench, interval: str) -> None:
+    at.say(rts=frame({"account=A1": {NOW // 10_000 * 10_000: 30}}))
+    found = await rows_of(at, f"metric=equity&by=account&from=now-5m&step={interval}", "/alert/v1/rows")
+    assert [row["value"] for row in found][-1] == 30.0
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        "account={A1,A2}",
+        "account=A1,A2",
+        "account=(A1|A2)",
+        "account=A1|A2",
+        'account=["A1","A2"]',
+        "account=A1&account=A2",
+        "var-account=A1&var-account=A2",
+        "where=account=A1,A2",
+        "where=account%3D|A1,A2",
+    ],
+)
+async def test_64_lists_may_be_written_in_any_way(at: Bench, filters: str) -> None:
+    await rows_of(at, f"metric=equity&{filters}")
+    [statement] = at.sources["rts"].asked
+    assert [(one.label, one.operator, one.values) for one in statement.where] == [("account", "=|", ("A1", "A2"))]
+
+
+@pytest.mark.parametrize("everything", ["account=$__all", "account=", "where=account=$__all", "var-account=$__all"])
+async def test_64_all_is_no_filter(at: Bench, everything: str) -> None:
+    await rows_of(at, f"metric=equity&{everything}")
+    assert at.sources["rts"].asked[0].where == ()
+
+
+async def test_64_plus_and_percent_twenty_are_spaces(at: Bench) -> None:
+    await rows_of(at, "metric=equity&account=A+1&where=broker=B%202")
+    assert [one.values for one in at.sources["rts"].asked[0].where] == [("B 2",), ("A 1",)]
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/x-www-form-urlencoded"])
+async def test_65_post_is_get(at: Bench, kind: str) -> None:
+    sent: dict[str, Any] = {"metric": ["equity"], "by": "account", "from": "now-3m", "step": "1m"}
+    content = ASKED if "form" in kind else json.dumps(sent)
+    reply = await at.client.post("/v1/rows", content=content, headers={"content-type": kind})
+    assert reply.json()["rows"] == ROWS
+
+
+@pytest.mark.parametrize(
+    "where", [{"account": "A1"}, ["account=A1"], "account=A1", [{"key": "account", "operator": "=", "value": "A1"}]]
+)
+async def test_65_filters_in_a_json_body_take_any_form(at: Bench, where: Any) -> None:
+    await at.client.post("/v1/rows", json={"metric": "equity", "where": where})
+    assert [(one.label, one.values) for one in at.sources["rts"].asked[0].where] == [("account", ("A1",))]
+
+
+async def test_66_a_multipart_body_is_refused_with_what_to_use(at: Bench) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    reply = await at.client.post("/v1/rows", content=b"--y\r\n\r\n1\r\n--y--", headers=headers)
+    assert (reply.status_code, "use body type raw (JSON) or x-www-form-urlencoded" in reply.json()["message"]) == (400, True)
+
+
+async def test_67_68_pages_put_together_are_the_whole(at: Bench) -> None:
+    found: list[dict[str, Any]] = []
+    cursor = ""
+    for page in range(3):
+        reply = (await at.client.get(f"/v1/rows?{ASKED}&limit=2&cursor={cursor}")).json()
+        assert 1 <= len(reply["rows"]) <= 2
+        found += reply["rows"]
+        cursor = reply["next_cursor"]
+        assert bool(cursor) == (page < 2)
+    assert found == ROWS
+
+
+async def test_67_a_page_beyond_the_end_is_empty_and_the_last(at: Bench) -> None:
+    from app.contracts.rows import write_cursor
+    from app.model import Query
+
+    cursor = write_cursor(Query("equity", NOW - 180_000, NOW), 99)
+    reply = await at.client.get(f"/v1/rows?{ASKED}&limit=2&cursor={cursor}")
+    assert (reply.status_code, reply.json()["rows"], reply.json()["next_cursor"]) == (200, [], "")
+
+
+async def test_69_one_metric_of_two_failing_is_a_200_that_says_so(at: Bench) -> None:
+    at.say(prometheus=SourceTimeout("prometheus", "slow"))
+    reply = (await at.client.get("/v1/rows?metric=equity,cpu_load")).json()
+    facts = reply["meta"]["metrics"]
+    assert (reply["meta"]["partial"], facts["equity"]["status"], facts["cpu_load"]["status"]) == (True, "fresh", "error")
+    assert facts["cpu_load"]["notices"] == [{"severity": "error", "text": "prometheus: slow"}]
+
+
+async def test_69_only_when_nothing_can_be_shown_is_the_status_an_error(at: Bench) -> None:
+    at.say(prometheus=SourceTimeout("prometheus", "slow"))
+    reply = await at.client.get("/v1/rows?metric=cpu_load")
+    assert (reply.status_code, reply.json()["error"]) == (504, {"code": "source_timeout", "message": "prometheus: slow"})
+
+
+DOWN = SourceUnavailable("x", "refused")
+
+
+@pytest.mark.parametrize("down", [{"rts": DOWN}, {"duckdb": DOWN}, {"clickhouse": DOWN}])
+async def test_an_alert_gets_an_error_where_a_panel_gets_a_part(at: Bench, down: dict[str, Any]) -> None:
+    at.say(**down)
+    metric = "pnl" if "clickhouse" in down else "equity"
+    panel = await at.client.get(f"/v1/rows?metric={metric}")
+    alert = await at.client.get(f"/alert/v1/rows?metric={metric}")
+    assert (panel.status_code, panel.json()["meta"]["partial"]) == (200, True)
+    assert (alert.status_code, alert.json()["message"]) == (503, "x: refused")
+
+
+async def test_an_alert_does_not_see_the_bucket_that_is_still_growing(at: Bench) -> None:
+    await rows_of(at, "metric=pnl&step=1m", "/alert/v1/rows")
+    await rows_of(at, "metric=pnl&step=1m", "/v1/rows")
+    assert [statement.range.to_ms for statement in at.sources["clickhouse"].asked] == [OPEN, OPEN + MINUTE]
+
+
+async def test_74_csv_has_a_header_one_column_count_and_no_trailing_blank_line(at: Bench) -> None:
+    reply = await at.client.get(f"/v1/rows?{ASKED}&format=csv")
+    table = list(csv.reader(io.StringIO(reply.text)))
+    assert reply.text.endswith("30.0\n")
+    assert table[0] == ["time", "metric", "account", "value"]
+    assert [[row[0], row[2], row[3]] for row in table[1:]] == [
+        [str(row["time"]), row["account"], "" if row["value"] is None else str(row["value"])] for row in ROWS
+    ]
+
+
+async def test_ndjson_and_arrow_hold_the_same_rows(at: Bench) -> None:
+    lines = await at.client.get(f"/v1/rows?{ASKED}&format=ndjson")
+    stream = await at.client.get(f"/v1/rows?{ASKED}&format=arrow")
+    assert [json.loads(line) for line in lines.text.splitlines()] == ROWS
+    assert pyarrow.ipc.open_stream(stream.content).read_all().to_pylist() == ROWS
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("application/json;q=0.9,text/plain", "application/json"),
+        ("*/*", "application/json"),
+        ("text/csv; charset=utf-8", "text/csv; charset=utf-8"),
+        ("text/xml;q=0.9,text/plain", "application/json"),
+    ],
+)
+async def test_07_08_09_the_accept_header_is_honoured_and_never_refused(at: Bench, accept: str, kind: str) -> None:
+    reply = await at.client.get(f"/v1/rows?{ASKED}", headers={"accept": accept})
+    assert (reply.status_code, reply.headers["content-type"]) == (200, kind)
+
+
+async def test_75_76_equal_questions_at_once_ask_once_whatever_their_order() -> None:
+    made = bench(fresh_s=10)
+    parts = ASKED.split("&")
+    urls = [f"/v1/rows?{'&'.join(parts[shift:] + parts[:shift])}" for shift in range(4)] * 3
+    async with made.client:
+        replies = await asyncio.gather(*(made.client.get(url) for url in urls))
+    assert {len(reply.json()["rows"]) for reply in replies} == {5}
+    assert made.askings() == {"rts": 1, "duckdb": 1}
+
+
+async def test_80_a_caller_may_ask_for_less_time(at: Bench) -> None:
+    at.say(prometheus=hang)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    reply = await at.client.get("/v1/rows?metric=cpu_load&timeout=0.05")
+    assert (loop.time() - begun < 0.4, reply.status_code) == (True, 504)
+
+
+async def test_81_rows_over_the_limit_go_to_the_next_page(at: Bench) -> None:
+    at.app.state.serving = type(at.app.state.serving)(at.app.state.serving.bridge, max_rows=3)
+    reply = (await at.client.get(f"/v1/rows?{ASKED}")).json()
+    assert (len(reply["rows"]), reply["meta"]["total_rows"], bool(reply["next_cursor"])) == (3, 5, True)
+
+
+async def test_81_thinning_is_said(at: Bench) -> None:
+    reply = (await at.client.get("/v1/rows?metric=equity&from=now-6h&step=10s&maxDataPoints=100")).json()
+    assert reply["meta"]["metrics"]["equity"]["notices"][0]["text"].startswith("thinned to 100 points a series")
+
+
+async def test_headers_say_how_the_answer_came_about(at: Bench) -> None:
+    at.say(rts=DOWN)
+    reply = await at.client.get("/v1/rows?metric=equity&refId=Q")
+    assert reply.headers["bridge-result"] == '"Q";status=partial;age_s=0.0;missing="rts"'
+    assert re.fullmatch(r'duckdb;dur=[\d.]+;desc="Q history", rts;dur=[\d.]+;desc="Q live"', reply.headers["server-timing"])
+
+
+WRONG = [
+    ("metric=equitty", 404, ("metric", "'equitty'", "nearest: equity")),
+    ("", 400, ("metric", "is missing")),
+    ("metric=equity&by=acount", 404, ("by", "'acount'", "nearest: account")),
+    ("metric=equity&where=acount=1", 404, ("where", "'acount'", "nearest: account")),
+    ("metric=equity&setp=60s", 400, ("'setp'", "nearest: step")),
+    ("metric=equity&from=now&to=now-1h", 400, ("from", "allowed: from < to")),
+    ("metric=equity&from=0", 400, ("from, to", "at most 400 days")),
+    ("metric=equity&from=yesterday", 400, ("from", "'yesterday'", "now-6h")),
+    ("metric=equity&step=0", 400, ("step", "'0'", "allowed: 1s or more")),
+    ("metric=equity&step=60", 400, ("step", "'60'", "write 60s for seconds")),
+    ("metric=equity&step=1x", 400, ("step", "'1x'", "allowed: 30s")),
+    ("metric=equity&from=now-30d&step=10s", 400, ("step: 10s", "at most 11000")),
+    (f"metric={','.join(f'm{place}' for place in range(51))}", 400, ("targets", "51", "at most 50")),
+    ("metric=equity&where=account~A1", 400, ("where", "'account~A1'", "operators = !=")),
+    ("metric=equity&where=account=~(", 400, ("'('", "RE2")),
+    ("metric=equity&instant=perhaps", 400, ("instant", "'perhaps'", "allowed: true or false")),
+    ("metric=equity&shape=tall", 400, ("shape", "'tall'", "allowed: long, wide")),
+    ("metric=equity&format=xml", 400, ("format", "'xml'", "allowed: json, csv")),
+    ("metric=equity&limit=0", 400, ("limit", "'0'", "from 1 to")),
+    ("metric=equity&maxDataPoints=x", 400, ("maxDataPoints", "'x'", "a whole number")),
+    ("metric=equity&cursor=nonsense", 400, ("cursor", "'nonsense'", "next_cursor")),
+    ("metric=equity&timeout=-1", 400, ("timeout", "'-1'", "seconds above 0")),
+]
+
+
+@pytest.mark.parametrize("route", [*ROUTES, "/v1/frames"])
+@pytest.mark.parametrize(("query", "status", "parts"), WRONG)
+async def test_bad_input_is_refused_by_field_value_and_what_is_allowed(
+    at: Bench, route: str, query: str, status: int, parts: tuple[str, ...]
+) -> None:
+    own = ("shape", "format", "limit", "cursor")
+    if route == "/v1/frames" and any(f"&{name}=" in query for name in own):
+        parts = ("is not known",)
+    reply = await at.client.get(f"{route}?{query}")
+    answer = reply.json()
+    assert (reply.status_code, answer["error"]["message"]) == (status, answer["message"])
+    assert [part for part in parts if part not in answer["message"]] == []
+    assert at.askings() == {}
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"5", b'{"metric": 5}', b'{"query": "{x}", "variables": null}'])
+async def test_a_wrong_body_is_refused_with_a_message(at: Bench, content: bytes) -> None:
+    reply = await at.client.post("/v1/rows", content=content, headers={"content-type": "application/json"})
+    assert (reply.status_code in (400, 404), bool(reply.json()["message"])) == (True, True)
+
+
+async def test_a_body_over_the_limit_is_refused() -> None:
+    made = bench(max_body_bytes=1024)
+    async with made.client:
+        reply = await made.client.post("/v1/rows", content=b'{"metric": "' + b"x" * 2000)
+    assert (reply.status_code, reply.json()["message"]) == (400, "body: over 1024 bytes; at most 1024 bytes are allowed")
+
+
+_NAMES = st.sampled_from(
+    ["metric", "from", "to", "step", "by", "where", "instant", "shape", "limit", "cursor", "account", "timeout", "maxDataPoints"]
+)
+_TEXTS = st.one_of(
+    st.sampled_from(["equity", "now-1h", "1m", "account", "account=A1", "account=~.*", "1", "wide"]), st.text(max_size=12)
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(_NAMES, _TEXTS), max_size=5))
+async def test_no_query_string_makes_the_bridge_stumble(pairs: list[tuple[str, str]]) -> None:
+    made = bench()
+    async with made.client:
+        for route in ROUTES:
+            reply = await made.client.get(route, params=[("metric", "equity"), *pairs])
+            assert reply.status_code in (200, 400, 404), reply.text
+            assert reply.status_code == 200 or reply.json()["message"]
