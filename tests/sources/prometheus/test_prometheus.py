@@ -1,0 +1,305 @@
+"""The prometheus source on a real Prometheus whose samples are known, and on servers that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from app.errors import (
+    SourceDenied,
+    SourceError,
+    SourceGarbled,
+    SourceOverloaded,
+    SourceRejected,
+    SourceTimeout,
+    SourceUnavailable,
+)
+from app.model import OPERATORS, Frame, Matcher, Operator, TimeRange
+from app.sources.base import Ask, accepts
+from app.sources.prometheus import MOST_POINTS, PrometheusConfig, PrometheusRead, PrometheusSource
+from tests.servers.prometheus import prometheus_with
+from tests.unit.frames import shown
+
+#: An hour ago, on a minute.
+BASE = int(time.time()) // 60 * 60 - 3600
+MINUTES = TimeRange(BASE * 1000, (BASE + 300) * 1000, 60_000)
+HOSTS = ("a1", "A.1", 'quo"te', "back\\slash", "10", "9")
+
+
+def samples() -> str:
+    """gauge: i per minute for each host; counter: 60 a minute, restarted after 5 minutes; odd: NaN and infinities."""
+
+    def label(host: str) -> str:
+        escaped = host.replace("\\", "\\\\").replace('"', '\\"')
+        return f'{{host="{escaped}"}}'
+
+    lines = ["# TYPE gauge gauge"]
+    lines += [f"gauge{label(host)} {minute} {BASE + 60 * minute}" for host in HOSTS for minute in range(11)]
+    lines += ["# TYPE ticks counter"]
+    lines += [f"ticks_total {(60 * minute) % 300} {BASE + 60 * minute}" for minute in range(11)]
+    lines += ["# TYPE odd gauge"]
+    lines += [f"odd {value} {BASE + 60 * place}" for place, value in enumerate(("1", "NaN", "+Inf", "-Inf", "5", "6"))]
+    lines += ["# TYPE fine gauge"]
+    lines += [f"fine {second} {BASE + second}" for second in range(0, 600, 30)]
+    return "\n".join([*lines, "# EOF", ""])
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with prometheus_with(tmp_path_factory.mktemp("prometheus"), samples()) as running:
+        yield running
+
+
+def source_of(port: int, **more: Any) -> PrometheusSource:
+    return PrometheusConfig.model_validate({"url": f"http://127.0.0.1:{port}", **more}).build("prom")
+
+
+@pytest_asyncio.fixture
+async def prom(port: int) -> AsyncIterator[PrometheusSource]:
+    source = source_of(port)
+    yield source
+    await source.close()
+
+
+async def ask(
+    source: PrometheusSource,
+    query: str,
+    by: tuple[str, ...] = (),
+    where: tuple[Matcher, ...] = (),
+    span: TimeRange = MINUTES,
+    now_ms: int = 0,
+    **labels: str,
+) -> Frame:
+    return await source.fetch(
+        PrometheusRead(source="prom", query=query, labels=labels).statement(Ask("m", span, by, where, now_ms))
+    )
+
+
+async def test_a_bucket_is_the_value_at_its_end_stamped_with_its_start(prom: PrometheusSource) -> None:
+    found = await ask(prom, "max by ({by}) (gauge{where})")
+    assert shown(found) == {"": {(BASE + 60 * minute) * 1000: minute + 1.0 for minute in range(5)}}
+
+
+async def test_the_open_bucket_is_the_value_now(prom: PrometheusSource) -> None:
+    now_ms = (BASE + 270) * 1000
+    found = await ask(prom, "max by ({by}) (fine{where})", now_ms=now_ms)
+    assert shown(found)[""] == {(BASE + 60 * minute) * 1000: 60.0 * (minute + 1) for minute in range(4)} | {
+        (BASE + 240) * 1000: 270.0
+    }
+
+
+async def test_a_range_of_the_open_bucket_alone_is_one_instant_query(prom: PrometheusSource) -> None:
+    span = TimeRange((BASE + 240) * 1000, (BASE + 300) * 1000, 60_000)
+    assert shown(await ask(prom, "fine", span=span, now_ms=(BASE + 270) * 1000)) == {"": {(BASE + 240) * 1000: 270.0}}
+
+
+async def test_a_rate_survives_a_restart_of_the_counter(prom: PrometheusSource) -> None:
+    span = TimeRange((BASE + 120) * 1000, (BASE + 540) * 1000, 60_000)
+    source = source_of(httpx.URL(str(prom._client.base_url)).port or 0, min_window_s=120)  # noqa: SLF001  the same server
+    found = shown(await ask(source, "rate(ticks_total{where}[{window}])", span=span))[""]
+    await source.close()
+    # 60 a minute all along; only in the minute of the restart, where the counter falls to 0, nothing is known to have come.
+    assert [value for at, value in found.items() if at // 1000 - BASE not in (240, 300)] == [1.0] * 5
+    assert min(value for value in found.values() if value is not None) >= 0
+
+
+async def test_nan_and_infinity_are_null(prom: PrometheusSource) -> None:
+    span = TimeRange((BASE - 60) * 1000, (BASE + 300) * 1000, 60_000)
+    assert list(shown(await ask(prom, "odd", span=span))[""].values()) == [1.0, None, None, None, 5.0, 6.0]
+
+
+async def test_nothing_found_is_an_empty_frame(prom: PrometheusSource) -> None:
+    assert shown(await ask(prom, "nonsense")) == {}
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operand", ["a1", "A.1", ".*1", "9", 'quo"te', "back\\slash", '"} or vector(1) #', ""])
+async def test_every_operator_means_what_it_means_everywhere(prom: PrometheusSource, operator: Operator, operand: str) -> None:
+    if operator in ("=~", "!~") and operand == "back\\slash":
+        operand = "back..lash"
+    matcher = Matcher("host", operator, (operand, "10") if "|" in operator else (operand,))
+    found = {dict(labels)["host"] for labels in (await ask(prom, "sum by ({by}) (gauge{where})", ("host",), (matcher,))).series}
+    assert found == {host for host in HOSTS if accepts(matcher)(host)}
+
+
+async def test_a_label_may_be_called_otherwise_in_the_store(prom: PrometheusSource) -> None:
+    where = (Matcher("machine", "=", ("a1",)),)
+    found = await ask(prom, "sum by ({by}) (gauge{where})", ("machine",), where, machine="host")
+    assert found.series == ((("machine", "a1"),),)
+
+
+async def test_filters_join_a_selector_that_has_matchers_already(prom: PrometheusSource) -> None:
+    where = (Matcher("host", "=|", ("a1", "10")),)
+    found = await ask(prom, 'sum by ({by}) (gauge{host!="10"{and_where}})', ("host",), where)
+    assert found.series == ((("host", "a1"),),)
+
+
+async def test_more_points_than_prometheus_gives_at_once_are_asked_in_pieces(prom: PrometheusSource) -> None:
+    span = TimeRange((BASE - 12_000) * 1000, (BASE + 600) * 1000, 1000)
+    found = shown(await ask(prom, "vector(1)", span=span))[""]
+    assert len(span) > MOST_POINTS
+    assert list(found) == list(range(span.from_ms, span.to_ms, 1000))
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [("sum(", SourceRejected), ("nonsense(gauge)", SourceRejected), ("gauge * on() gauge", SourceRejected)],
+)
+async def test_a_wrong_query_is_ours_to_mend(prom: PrometheusSource, query: str, error: type[SourceError]) -> None:
+    with pytest.raises(error):
+        await ask(prom, query)
+
+
+async def test_an_answer_with_too_many_points_is_refused(port: int) -> None:
+    source = source_of(port, max_rows=3)
+    with pytest.raises(SourceOverloaded, match="at most 3 are allowed"):
+        await ask(source, "max(gauge)")
+    await source.close()
+
+
+async def test_ping_names_the_server(prom: PrometheusSource) -> None:
+    assert (await prom.ping()).startswith("Prometheus 2.")
+
+
+async def test_a_cancelled_query_is_gone_within_a_quarter_of_a_second(prom: PrometheusSource, port: int) -> None:
+    # Seconds of work in small steps: Prometheus looks for a cancellation between them.
+    heavy = " + ".join(["sum(gauge * 2)"] * 400)
+    task = asyncio.create_task(ask(prom, heavy, span=TimeRange((BASE - 8000) * 1000, (BASE + 3000) * 1000, 1000)))
+
+    async def running() -> float:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            page = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+        [line] = [line for line in page.splitlines() if line.startswith("prometheus_engine_queries ")]
+        return float(line.split()[1])
+
+    async with asyncio.timeout(5):
+        while await running() < 1:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait([task])
+    begun = time.perf_counter()
+    while await running() > 0:
+        assert time.perf_counter() - begun < 0.25
+        await asyncio.sleep(0.01)
+    assert len(await ask(prom, "max(gauge)")) == 5
+
+
+async def test_a_dead_server_is_unavailable_at_once() -> None:
+    source = source_of(1)
+    with pytest.raises(SourceUnavailable):
+        await ask(source, "up")
+    await source.close()
+
+
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def answering(payload: bytes, hang: bool = False) -> AsyncIterator[int]:
+    """A server that gives each caller these bytes, and then ends or hangs."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(payload)
+            await writer.drain()
+            if hang:
+                await reader.read()
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+def reply(status: str, body: str, kind: str = "application/json", more: str = "") -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}"
+    return f"{head}Connection: close\r\n\r\n{body}".encode()
+
+
+def failing(kind: str) -> str:
+    return f'{{"status":"error","errorType":"{kind}","error":"because"}}'
+
+
+@pytest.mark.parametrize(
+    ("payload", "error"),
+    [
+        (reply("503 Service Unavailable", failing("timeout")), SourceTimeout),
+        (reply("503 Service Unavailable", "starting", "text/plain"), SourceUnavailable),
+        (reply("400 Bad Request", failing("bad_data")), SourceRejected),
+        (reply("422 Unprocessable Entity", failing("execution")), SourceRejected),
+        (reply("401 Unauthorized", "", "text/plain"), SourceDenied),
+        (reply("403 Forbidden", "", "text/plain"), SourceDenied),
+        (reply("429 Too Many Requests", "", "text/plain"), SourceOverloaded),
+        (reply("302 Found", "", "text/plain", "Location: http://127.0.0.1:1/\r\n"), SourceGarbled),
+        (reply("200 OK", "<html>", "text/html"), SourceGarbled),
+        (reply("200 OK", '{"status":"success","data":{"resultType":"scalar","result":[]}}'), SourceGarbled),
+        (reply("200 OK", '{"status":"success","data":{}}'), SourceGarbled),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", SourceGarbled),
+        (b"garbage\r\n\r\n", SourceGarbled),
+        (b"", SourceGarbled),
+    ],
+)
+async def test_an_answer_that_is_none_says_who_must_act(payload: bytes, error: type[SourceError]) -> None:
+    async with answering(payload) as port:
+        source = source_of(port)
+        with pytest.raises(error):
+            await ask(source, "up")
+        await source.close()
+
+
+async def test_a_server_that_never_answers_ends_at_the_callers_limit_and_leaves_the_pool_usable() -> None:
+    async with answering(b"", hang=True) as port:
+        source = source_of(port, pool_size=2)
+        begun = time.perf_counter()
+        for _ in range(4):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await ask(source, "up")
+        assert time.perf_counter() - begun < 1
+        await source.close()
+
+
+async def test_warnings_of_the_server_reach_the_panel() -> None:
+    body = '{"status":"success","data":{"resultType":"matrix","result":[]},"warnings":["half is missing"]}'
+    async with answering(reply("200 OK", body)) as port:
+        source = source_of(port)
+        found = await ask(source, "up")
+        await source.close()
+    assert [(notice.severity, notice.text) for notice in found.notices] == [("warning", "prom: half is missing")]
+
+
+async def test_proxies_of_the_environment_are_not_used(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    source = source_of(port)
+    assert len(await ask(source, "max(gauge)")) == 5
+    await source.close()
+
+
+def test_secrets_are_not_shown() -> None:
+    config = PrometheusConfig.model_validate({"url": "http://x", "bearer_token": "s3cret", "username": "u", "password": "s3cret"})
+    assert "s3cret" not in repr(config) + str(config) + config.model_dump_json()
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x", "nonsense"])
+def test_only_http_addresses_are_accepted(url: str) -> None:
+    with pytest.raises(ValueError, match="url"):
+        PrometheusConfig.model_validate({"url": url})
+
+
+def test_a_wrong_template_is_found_before_it_is_asked() -> None:
+    read = PrometheusRead(source="prom", query="sum(x{were})", labels={"a": "b"})
+    assert [text.split(";")[0] for _, text in read.problems()] == [
+        "unknown placeholder {were}",
+        "has labels but no {by}",
+        "has labels but no {where}",
+    ]
