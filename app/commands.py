@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -63,6 +64,9 @@ def demo(arguments: argparse.Namespace) -> int:
 async def _demo(options: DemoOptions, port: int) -> int:
     async with running_demo(options) as running:
         server = _server(settings_from({"http": {"port": port}, "sources": running.sources}, "demo"))
+        # uvicorn raises the signal that stopped it once more when it is done; the stores have to be ended first.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
         serving = asyncio.create_task(server.serve())
         while not server.started and not serving.done():  # noqa: ASYNC110  uvicorn offers a flag, no event
             await asyncio.sleep(0.02)

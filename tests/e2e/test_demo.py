@@ -1,0 +1,117 @@
+"""The demo as its user runs it: the README's own commands, on a process of its own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCES = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.strip() for fence in FENCES for line in fence.splitlines() if line.strip()]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str]]:
+    """A running demo: its port, and what it printed until it answered."""
+    port, folder = free_port(), tmp_path_factory.mktemp("demo")
+    command = [sys.executable, "-m", "app", "demo", "--folder", str(folder / "data"), "--port", str(port), "--scale", "3"]
+    with (folder / "out").open("w+") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT)
+        ends = time.monotonic() + 60
+        printed = ""
+        while "Stop with Ctrl-C" not in printed and time.monotonic() < ends and process.poll() is None:
+            time.sleep(0.1)
+            printed = Path(output.name).read_text()
+        assert "Stop with Ctrl-C" in printed, printed
+        yield port, printed
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0, Path(output.name).read_text()
+
+
+def test_the_demo_says_which_stores_are_real_and_what_to_try_next(demo: tuple[int, str]) -> None:
+    _, printed = demo
+    for fact in ("Redis      real", "ClickHouse embedded", "DuckDB     real", "Prometheus real"):
+        assert fact in printed
+    assert printed.count("  curl '") == 4
+    assert "/json" in printed
+
+
+CURLS = [command for command in COMMANDS if command.startswith("curl ")]
+
+
+@pytest.mark.parametrize("command", CURLS)
+def test_each_curl_of_the_readme_gets_an_answer(demo: tuple[int, str], command: str) -> None:
+    url = shlex.split(command)[1].replace(":8080", f":{demo[0]}")
+    reply = httpx.get(url, trust_env=False, timeout=20)
+    assert (reply.status_code, len(reply.text) > 100) == (200, True), reply.text
+
+
+def test_what_the_demo_prints_to_try_is_what_the_readme_says(demo: tuple[int, str]) -> None:
+    port, printed = demo
+    tried = [line.strip().replace(f":{port}", ":8080") for line in printed.splitlines() if line.startswith("  curl")]
+    assert tried == CURLS
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith(".venv/bin/bridge ")])
+def test_each_bridge_command_of_the_readme_is_one(demo: tuple[int, str], command: str) -> None:
+    words = shlex.split(command)[1:]
+    if words[0] in ("serve", "check"):
+        # They need stores on their usual ports; that they parse is what can be tried here.
+        words = [words[0], "--help"]
+    more = ["--url", f"http://127.0.0.1:{demo[0]}"] if words[0] == "query" else []
+    done = subprocess.run([sys.executable, "-m", "app", *words, *more], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip()
+
+
+def test_each_make_target_of_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {word for command in COMMANDS for word in re.findall(r"^make ([a-z]+)", command)}
+    assert (named - targets, bool(named)) == (set(), True)
+
+
+def test_the_feed_goes_on_and_is_seen_within_two_seconds(demo: tuple[int, str]) -> None:
+    """With the cache of 10 s a change shows later; a step that no question had before is asked anew each time."""
+    port, _ = demo
+
+    def equity(step_s: int) -> list[Any]:
+        url = f"http://127.0.0.1:{port}/v1/rows?metric=equity&from=now-1m&step={step_s}s&instant=1"
+        return [row["value"] for row in httpx.get(url, trust_env=False).json()["rows"]]
+
+    first = equity(10)
+    time.sleep(2.1)
+    assert equity(20) != first
+
+
+def test_a_query_table_shows_each_series(demo: tuple[int, str]) -> None:
+    command = [sys.executable, "-m", "app", "query", "equity", "--by", "account", "--url", f"http://127.0.0.1:{demo[0]}"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, check=False, env={"PYTHONIOENCODING": "utf-8", "COLUMNS": "120"}
+    )
+    assert [account for account in range(1001, 1007) if f"ACC{account}" not in done.stdout] == []
+    assert re.search("[▁▂▃▄▅▆▇█]{5}", done.stdout)
+
+
+def test_a_query_to_nobody_says_what_to_do() -> None:
+    command = [sys.executable, "-m", "app", "query", "equity", "--url", "http://127.0.0.1:1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, "start one or name it with --url" in done.stderr, done.stderr.count("\n")) == (1, True, 1)

@@ -1,0 +1,70 @@
+"""The house: what must hold of the repository itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def kept_files() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_no_file_names_a_machines_folder_or_a_registrys_host() -> None:
+    folders = "|".join(("root", "home/[a-z]+", "wo" + "rk"))
+    hosts = "|".join(("py" + "pi.org", "python" + "hosted", "registry.npm" + "js", "deb.deb" + "ian", "crat" + "es.io"))
+    forbidden = re.compile(rf'(^|[\s"=:(])/({folders})/|{hosts}', re.MULTILINE)
+    found = {}
+    for file in kept_files():
+        matches = forbidden.search(file.read_text(encoding="utf-8", errors="replace"))
+        if matches:
+            found[file.relative_to(ROOT).as_posix()] = matches[0]
+    assert found == {}
+
+
+def test_make_lists_every_target_with_a_line() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    [phony] = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    described = re.findall(r"^([a-z]+):.*## .+$", makefile, re.MULTILINE)
+    assert sorted(described) == sorted(phony.split())
+
+
+def test_every_lock_file_pins_with_hashes_and_names_no_index() -> None:
+    for lock in (ROOT / "requirements").glob("*.lock"):
+        text = lock.read_text(encoding="utf-8")
+        pinned = re.findall(r"^[a-z0-9._-]+(?:\[[a-z,]+\])?==\S+", text, re.MULTILINE)
+        assert (len(pinned) > 20, "://" in text) == (True, False)
+        assert text.count("--hash=sha256:") >= len(pinned)
+
+
+def test_the_driver_of_a_source_is_imported_in_that_sources_files_only() -> None:
+    drivers = {
+        "redis": "redis",
+        "hiredis": "redis",
+        "clickhouse_connect": "clickhouse",
+        "duckdb": "duckdb",
+        "httpx": "prometheus",
+    }
+    found = []
+    for file in (ROOT / "app").rglob("*.py"):
+        text, where = file.read_text(encoding="utf-8"), file.relative_to(ROOT / "app").as_posix()
+        for driver, kind in drivers.items():
+            imported = re.search(rf"^\s*(import|from) {driver}\b", text, re.MULTILINE)
+            # The demo writes into the stores; `bridge query` is a client of the bridge itself.
+            allowed = where.startswith((f"sources/{kind}", "demo/")) or (where, driver) == ("commands.py", "httpx")
+            if imported and not allowed:
+                found.append((where, driver))
+    assert found == []
+
+
+def test_version_and_changelog_agree() -> None:
+    from app import __version__
+
+    assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
