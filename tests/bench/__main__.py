@@ -1,0 +1,150 @@
+"""`make bench`: what is fast or slow as ratios and differences within one run, as a table and as JSON (bench-out/bench.json).
+
+Stores are real; what they answer is held back by proxies, so that each is as slow as we say. Rounds are interleaved: what is
+compared is measured under the same load of the machine. It is a report and exits with 0; `--strict` makes a missed target exit 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tests.e2e.conftest import client_of
+from tests.servers.proxy import SlowProxy, slow_proxy
+from tests.servers.world import Stores, running_stores
+
+TARGETS = ("open_trades", "equity", "cpu_load", "signal_backlog")
+DELAYS_S = {"redis": 0.02, "clickhouse": 0.05, "prometheus": 0.1}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the report."""
+
+    name: str
+    ours: str
+    reference: str
+    result: str
+    target: str
+    ok: bool
+
+
+def panel(*metrics: str) -> dict[str, Any]:
+    targets = [{"refId": metric, "target": metric} for metric in metrics]
+    return {"targets": targets, "range": {"from": "now-1h", "to": "now"}, "intervalMs": 60_000, "maxDataPoints": 1000}
+
+
+async def took_ms(client: httpx.AsyncClient, *metrics: str) -> float:
+    begun = time.perf_counter()
+    reply = await client.post("/json/query", json=panel(*metrics))
+    assert reply.status_code in (200, 504), reply.text
+    return (time.perf_counter() - begun) * 1000
+
+
+async def fan_out(client: httpx.AsyncClient, proxies: dict[str, SlowProxy], rounds: int) -> Line:
+    """A panel with four targets on four stores, against the slowest of the four asked alone."""
+    for name, proxy in proxies.items():
+        proxy.delay_s = DELAYS_S[name]
+    alone: dict[str, list[float]] = {metric: [] for metric in TARGETS}
+    together = []
+    for number in range(rounds + 1):
+        for metric in TARGETS:
+            alone[metric].append(await took_ms(client, metric))
+        together.append(await took_ms(client, *TARGETS))
+        if not number:  # the first round makes the connections
+            alone, together = {metric: [] for metric in TARGETS}, []
+    slowest = max(statistics.median(times) for times in alone.values())
+    ours = statistics.median(together)
+    more = ours - slowest
+    return Line(
+        "four targets on four stores, p50",
+        f"{ours:.1f} ms",
+        f"{slowest:.1f} ms (slowest alone)",
+        f"+{more:.1f} ms",
+        "<= +3 ms",
+        more <= 3,
+    )
+
+
+async def isolation(client: httpx.AsyncClient, proxies: dict[str, SlowProxy], rounds: int) -> list[Line]:
+    """Panels of other stores while Prometheus hangs, against the same without; and what the hanging panel costs."""
+    for proxy in proxies.values():
+        proxy.delay_s = 0.0
+    calm, troubled, hung = [], [], []
+    for _ in range(rounds):
+        calm.append(await took_ms(client, "equity"))
+        proxies["prometheus"].hanging = True
+        waiting = asyncio.create_task(took_ms(client, "equity", "cpu_load"))
+        await asyncio.sleep(0.05)
+        troubled.append(await took_ms(client, "equity"))
+        hung.append(await waiting)
+        proxies["prometheus"].hanging = False
+    ratio = statistics.median(troubled) / statistics.median(calm)
+    limit = max(hung)
+    return [
+        Line(
+            "a neighbour while a store hangs, p50",
+            f"{statistics.median(troubled):.1f} ms",
+            f"{statistics.median(calm):.1f} ms (none hangs)",
+            f"x{ratio:.2f}",
+            "<= x1.15",
+            ratio <= 1.15,
+        ),
+        Line(
+            "the panel of the store that hangs, worst",
+            f"{limit:.0f} ms",
+            "4800 ms (the request's limit)",
+            f"{limit - 4800:+.0f} ms",
+            "<= +100 ms",
+            limit <= 4900,
+        ),
+    ]
+
+
+async def measured(stores: Stores, rounds: int) -> list[Line]:
+    async with AsyncExitStack() as stack:
+        ports = {"redis": stores.redis.port, "clickhouse": stores.clickhouse.port, "prometheus": stores.prometheus_port}
+        proxies = {name: await stack.enter_async_context(slow_proxy(port)) for name, port in ports.items()}
+        app = stores.app(**{name: proxy.port for name, proxy in proxies.items()})
+        client = await stack.enter_async_context(client_of(app))
+        return [await fan_out(client, proxies, rounds), *await isolation(client, proxies, min(rounds, 5))]
+
+
+def report(lines: Sequence[Line]) -> None:
+    table = Table("what", "ours", "reference", "result", "target", "", box=box.SIMPLE_HEAD)
+    for line in lines:
+        table.add_row(line.name, line.ours, line.reference, line.result, line.target, "ok" if line.ok else "MISSED")
+    Console(width=140).print(table)
+    out = Path("bench-out")
+    out.mkdir(exist_ok=True)
+    (out / "bench.json").write_text(json.dumps([asdict(line) for line in lines], indent=1), encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--strict", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, running_stores(Path(folder), hours=2, instances=12) as stores:
+        lines = asyncio.run(measured(stores, arguments.rounds))
+    report(lines)
+    return 1 if arguments.strict and not all(line.ok for line in lines) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
