@@ -22,7 +22,7 @@ check: .venv/test.stamp ## format, lint, types, layers, spelling, configuration 
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell app tests provisioning README.md CHANGELOG.md .github
+	$(BIN)/codespell app provisioning scripts README.md CHANGELOG.md .github
 	$(BIN)/python -m app check --config provisioning/bridge.yaml
 
 bench: .venv/test.stamp servers ## the ratios, as a table (BENCH_ARGS="--rounds 15")

@@ -24,12 +24,23 @@ class SlowProxy:
             group.create_task(self._pass(store_reader, writer, held=True))
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, held: bool) -> None:
+        arrived: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        sending = asyncio.create_task(self._send(arrived, writer, held))
         with suppress(ConnectionError):
             while data := await reader.read(1 << 16):
+                arrived.put_nowait((asyncio.get_running_loop().time(), data))
+        arrived.put_nowait((0.0, b""))
+        await sending
+
+    async def _send(self, arrived: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter, held: bool) -> None:
+        """Each piece `delay_s` after it came: an answer in two pieces is no later than one in one."""
+        with suppress(ConnectionError):
+            while (item := await arrived.get())[1]:
+                came_s, data = item
                 if held and self.hanging:
                     await asyncio.Event().wait()
                 if held and self.delay_s:
-                    await asyncio.sleep(self.delay_s)
+                    await asyncio.sleep(came_s + self.delay_s - asyncio.get_running_loop().time())
                 writer.write(data)
                 await writer.drain()
         writer.close()
