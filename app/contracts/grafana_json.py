@@ -5,11 +5,11 @@ Discovery (metrics, variables, ad-hoc filters) is in `grafana_json_discovery`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -19,9 +19,10 @@ from app.bridge import Bridge
 from app.catalog import Metric
 from app.contracts import grammar
 from app.contracts.deps import body_object, json_response, reject_when_all_failed, result_headers, serving, unless_left
-from app.contracts.rendering import all_notices, event_rows, frame_elements, legend, notice_objects, title_and_unit, window_text
+from app.contracts.grafana_json_rendering import Target, render
+from app.contracts.rendering import event_rows
 from app.errors import BadQuery, BridgeError, LimitExceeded
-from app.model import Labels, Matcher, Notice, Query, Result
+from app.model import Matcher, Notice, Query, Result
 
 router = APIRouter(prefix="/json")
 
@@ -29,19 +30,6 @@ _HOUR_MS = 3_600_000
 PAYLOAD_KEYS = ("by", "where", "step", "format", "instant")
 FORMATS = ("datapoints", "frame", "table")
 _TYPES = {"timeserie": "datapoints", "timeseries": "datapoints", "table": "table"}
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One line of a panel: the queries (or the kind of event) behind it, and the form it wants."""
-
-    ref_id: str
-    name: str
-    queries: tuple[Query, ...] = ()
-    format: str = "datapoints"
-    event: Query | None = None
-    remarks: tuple[Notice, ...] = ()
-    error: BridgeError | None = None
 
 
 @router.api_route("", methods=["GET", "HEAD"])
@@ -95,19 +83,19 @@ async def legacy_annotations(request: Request) -> Response:
 
 
 async def answer(bridge: Bridge, targets: Sequence[Target], budget_s: float) -> list[list[Result]]:
-    """The results of each target, all asked at the same time."""
+    """The results of each target, all asked at the same time. Raises LimitExceeded for too many metrics in all."""
     queries = [query for target in targets for query in target.queries]
-    found = iter(await bridge.run(queries, budget_s))
-    results = []
-    for target in targets:
-        if target.error is not None:
-            results.append([Result(Query(target.name, 0, 1, target.ref_id), error=target.error, status="error")])
-        elif target.event is not None:
-            event = target.event
-            results.append([await bridge.events(event.metric, event.from_ms, event.to_ms, event.where, budget_s, target.ref_id)])
-        else:
-            results.append([next(found) for _ in target.queries])
-    return results
+    events = [target.event for target in targets if target.event is not None]
+    happening = (bridge.events(one.metric, one.from_ms, one.to_ms, one.where, budget_s, one.ref_id) for one in events)
+    found, happened = await asyncio.gather(bridge.run(queries, budget_s), asyncio.gather(*happening))
+    answers, occurred = iter(found), iter(happened)
+    return [_results(target, answers, occurred) for target in targets]
+
+
+def _results(target: Target, answers: Iterator[Result], occurred: Iterator[Result]) -> list[Result]:
+    if target.error is not None:
+        return [Result(Query(target.name, 0, 1, target.ref_id), error=target.error, status="error")]
+    return [next(occurred)] if target.event is not None else [next(answers) for _ in target.queries]
 
 
 def parse(bridge: Bridge, body: Mapping[str, Any]) -> list[Target]:
@@ -266,72 +254,3 @@ def _object(value: Any, field: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise BadQuery(f"{field}: a {type(value).__name__} is not allowed; allowed: an object")
     return value
-
-
-def render(bridge: Bridge, target: Target, results: Sequence[Result], several: bool) -> list[dict[str, Any]]:
-    """The elements of one target."""
-    marked = [replace(result, frame=result.frame.remark(*target.remarks)) for result in results]
-    if target.event is not None:
-        return [_event_table(result) for result in marked]
-    if target.format == "table":
-        return [_table(bridge, target, marked)]
-    if target.format == "frame":
-        return [element for result in marked for element in frame_elements(bridge.catalogue, result, several)]
-    return [element for result in marked for element in _datapoints(bridge, result, several)]
-
-
-def _datapoints(bridge: Bridge, result: Result, several: bool) -> list[dict[str, Any]]:
-    title, unit = title_and_unit(bridge.catalogue, result.query.metric)
-    meta: dict[str, Any] = {"executedQueryString": window_text(result), "custom": {"status": result.status}}
-    if notices := notice_objects(all_notices(result)):
-        meta["notices"] = notices
-
-    def element(labels: Labels, points: Any, first: bool) -> dict[str, Any]:
-        return {
-            "target": result.query.metric,
-            "refId": result.query.ref_id,
-            "title": legend(title, labels, several),
-            "tags": dict(labels),
-            "unit": unit,
-            "datapoints": points,
-            "meta": meta if first else {name: value for name, value in meta.items() if name != "notices"},
-        }
-
-    runs = list(result.frame.runs()) if result.error is None else []
-    if not runs:
-        return [element((), [], first=True)]
-    return [
-        # Python's numbers, not one float array: an epoch in ms must stay an integer.
-        element(labels, list(zip(values.tolist(), times.tolist(), strict=True)), first=place == 0)
-        for place, (labels, times, values) in enumerate(runs)
-    ]
-
-
-def _table(bridge: Bridge, target: Target, results: Sequence[Result]) -> dict[str, Any]:
-    """One table: time, metric where there are several, the labels, value."""
-    by = target.queries[0].by if target.queries else ()
-    _, unit = title_and_unit(bridge.catalogue, results[0].query.metric)
-    rows = []
-    for result in results:
-        for labels, times, values in result.frame.runs() if result.error is None else ():
-            fixed = [result.query.metric, *(dict(labels).get(label) for label in by)]
-            cells = [None if np.isnan(value) else value for value in values.tolist()]
-            rows += [[time, *fixed, cell] for time, cell in zip(times.tolist(), cells, strict=True)]
-    rows.sort(key=lambda row: row[0])
-    columns = [
-        {"text": "time", "type": "time"},
-        *({"text": name, "type": "string"} for name in ("metric", *by)),
-        {"text": "value", "type": "number", "unit": unit},
-    ]
-    notices = [notice for result in results for notice in notice_objects(all_notices(result))]
-    meta = {"notices": notices} if notices else {}
-    return {"type": "table", "refId": target.ref_id, "columns": columns, "rows": rows, "meta": meta}
-
-
-def _event_table(result: Result) -> dict[str, Any]:
-    names = ("time", "timeEnd", "title", "text", "tags", "id")
-    columns = [{"text": name, "type": "time" if name.startswith("time") else "string"} for name in names]
-    rows = [[row[name] for name in names] for row in event_rows(result)] if result.error is None else []
-    notices = notice_objects(all_notices(result))
-    meta = {"notices": notices} if notices else {}
-    return {"type": "table", "refId": result.query.ref_id, "columns": columns, "rows": rows, "meta": meta}

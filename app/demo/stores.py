@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import shutil
 import socket
 import subprocess
@@ -112,7 +113,23 @@ def prometheus_store(folder: Path, exporter_port: int) -> Iterator[int]:
         "--log.level=warn",
     ]
     with child(command, port, folder / "prometheus.log"):
+        _await_ready(port)
         yield port
+
+
+def _await_ready(port: int) -> None:
+    """Prometheus listens before it has read its blocks, and answers 503 until then."""
+    waited = threading.Event()
+    for _ in range(round(_START_S / 0.02)):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_START_S)
+        try:
+            connection.request("GET", "/-/ready")
+            if connection.getresponse().status == 200:
+                return
+        finally:
+            connection.close()
+        waited.wait(0.02)
+    raise RuntimeError("prometheus did not become ready")
 
 
 def has_prometheus() -> bool:

@@ -292,6 +292,7 @@ WRONG: dict[str, tuple[Any, int, tuple[str, ...]]] = {
     "step 0": (body(equity(step="0s")), 400, ("payload.step", "'0s'", "allowed: 1s or more")),
     "step without unit": (body(equity(step="60")), 400, ("payload.step", "write 60s for seconds")),
     "too many targets": (body(*["equity"] * 51), 400, ("targets", "51", "at most 50")),
+    "too many metrics in few targets": (body(*["(equity|cpu_load)"] * 26), 400, ("targets", "52", "at most 50")),
     "not an object": ([1], 400, ("body", "list", "allowed: a JSON object")),
     "targets of a wrong type": ({"targets": {}}, 400, ("targets", "dict", "allowed: a list")),
     "a target of a wrong type": ({"targets": [5]}, 400, ("targets[0]", "int", "allowed: an object")),

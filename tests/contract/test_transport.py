@@ -116,7 +116,7 @@ async def test_18_when_the_caller_leaves_the_work_stops_at_the_store() -> None:
         async with asyncio.timeout(0.25):
             while not made.sources["prometheus"].cancelled:
                 await asyncio.sleep(0.005)
-        del reader
+    assert (made.sources["prometheus"].cancelled, await reader.read()) == (1, b"")
 
 
 @pytest.mark.parametrize(

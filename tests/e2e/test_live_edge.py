@@ -88,14 +88,16 @@ async def test_over_many_windows_and_steps_no_bucket_is_doubled_or_missing_at_th
                 now_ms = stores.until_ms + skew_s * 1000
                 async with client_of(stores.app(now_ms=now_ms)) as client:
                     for _ in range(50):
-                        await _one_window(client, metric, now_ms, rng.choice(steps_s), rng)
+                        await assert_one_window_is_whole(client, metric, now_ms, rng.choice(steps_s), rng)
     finally:
         stores.clickhouse.execute(f"DELETE FROM account_snapshots WHERE {late}", "trade_system")
         stores.clickhouse.execute("INSERT INTO account_snapshots SELECT * FROM late", "trade_system")
         stores.clickhouse.execute("DROP TABLE late", "trade_system")
 
 
-async def _one_window(client: httpx.AsyncClient, metric: str, now_ms: int, step_s: int, rng: random.Random) -> None:
+async def assert_one_window_is_whole(
+    client: httpx.AsyncClient, metric: str, now_ms: int, step_s: int, rng: random.Random
+) -> None:
     step_ms = step_s * 1000
     to_ms = now_ms - rng.choice((0, 0, rng.randrange(0, 3 * step_ms)))
     from_ms = to_ms - rng.randrange(step_ms, min(step_ms * 90, 12 * 3_600_000) + 1)

@@ -1,0 +1,96 @@
+"""Results as the JSON plugin reads them: datapoints, frames, tables; events as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from app.bridge import Bridge
+from app.contracts.rendering import all_notices, event_rows, frame_elements, legend, notice_objects, title_and_unit, window_text
+from app.errors import BridgeError
+from app.model import Labels, Notice, Query, Result
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One line of a panel: the queries (or the kind of event) behind it, and the form it wants."""
+
+    ref_id: str
+    name: str
+    queries: tuple[Query, ...] = ()
+    format: str = "datapoints"
+    event: Query | None = None
+    remarks: tuple[Notice, ...] = ()
+    error: BridgeError | None = None
+
+
+def render(bridge: Bridge, target: Target, results: Sequence[Result], several: bool) -> list[dict[str, Any]]:
+    """The elements of one target."""
+    marked = [replace(result, frame=result.frame.remark(*target.remarks)) for result in results]
+    if target.event is not None:
+        return [_event_table(result) for result in marked]
+    if target.format == "table":
+        return [_table(bridge, target, marked)]
+    if target.format == "frame":
+        return [element for result in marked for element in frame_elements(bridge.catalogue, result, several)]
+    return [element for result in marked for element in _datapoints(bridge, result, several)]
+
+
+def _datapoints(bridge: Bridge, result: Result, several: bool) -> list[dict[str, Any]]:
+    title, unit = title_and_unit(bridge.catalogue, result.query.metric)
+    meta: dict[str, Any] = {"executedQueryString": window_text(result), "custom": {"status": result.status}}
+    if notices := notice_objects(all_notices(result)):
+        meta["notices"] = notices
+
+    def element(labels: Labels, points: Any, first: bool) -> dict[str, Any]:
+        return {
+            "target": result.query.metric,
+            "refId": result.query.ref_id,
+            "title": legend(title, labels, several),
+            "tags": dict(labels),
+            "unit": unit,
+            "datapoints": points,
+            "meta": meta if first else {name: value for name, value in meta.items() if name != "notices"},
+        }
+
+    runs = list(result.frame.runs()) if result.error is None else []
+    if not runs:
+        return [element((), [], first=True)]
+    return [
+        # Python's numbers, not one float array: an epoch in ms must stay an integer.
+        element(labels, list(zip(values.tolist(), times.tolist(), strict=True)), first=place == 0)
+        for place, (labels, times, values) in enumerate(runs)
+    ]
+
+
+def _table(bridge: Bridge, target: Target, results: Sequence[Result]) -> dict[str, Any]:
+    """One table: time, metric where there are several, the labels, value."""
+    by = target.queries[0].by if target.queries else ()
+    _, unit = title_and_unit(bridge.catalogue, results[0].query.metric)
+    rows = []
+    for result in results:
+        for labels, times, values in result.frame.runs() if result.error is None else ():
+            fixed = [result.query.metric, *(dict(labels).get(label) for label in by)]
+            cells = [None if np.isnan(value) else value for value in values.tolist()]
+            rows += [[time, *fixed, cell] for time, cell in zip(times.tolist(), cells, strict=True)]
+    rows.sort(key=lambda row: row[0])
+    columns = [
+        {"text": "time", "type": "time"},
+        *({"text": name, "type": "string"} for name in ("metric", *by)),
+        {"text": "value", "type": "number", "unit": unit},
+    ]
+    notices = [notice for result in results for notice in notice_objects(all_notices(result))]
+    meta = {"notices": notices} if notices else {}
+    return {"type": "table", "refId": target.ref_id, "columns": columns, "rows": rows, "meta": meta}
+
+
+def _event_table(result: Result) -> dict[str, Any]:
+    names = ("time", "timeEnd", "title", "text", "tags", "id")
+    columns = [{"text": name, "type": "time" if name.startswith("time") else "string"} for name in names]
+    rows = [[row[name] for name in names] for row in event_rows(result)] if result.error is None else []
+    notices = notice_objects(all_notices(result))
+    meta = {"notices": notices} if notices else {}
+    return {"type": "table", "refId": result.query.ref_id, "columns": columns, "rows": rows, "meta": meta}
