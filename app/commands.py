@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -59,9 +60,17 @@ def demo(arguments: argparse.Namespace) -> int:
         return serve(arguments.config)
     if not 1 <= arguments.scale <= 100:
         raise BadQuery(f"--scale: {arguments.scale} is not allowed; allowed: 1 to 100")
+    _refuse_taken_port(arguments.port)
     set_up_logging("warning", "text")
     options = DemoOptions(folder=arguments.folder, seed=arguments.seed, instances=arguments.scale, say=_say)
     return asyncio.run(_demo(options, arguments.port))
+
+
+def _refuse_taken_port(port: int) -> None:
+    """Say so before the stores are filled."""
+    with socket.socket() as probe:
+        if port and probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise BadQuery(f"--port: {port} is taken by another program; name a free one, for example --port {port + 1}")
 
 
 async def _demo(options: DemoOptions, port: int) -> int:

@@ -19,13 +19,15 @@ from app.demo.accounts import AccountStates, Opening, closing, opening, states, 
 from app.demo.clickhouse_writer import ClickHouseWriter
 from app.demo.duckdb_writer import DuckDBWriter
 from app.demo.gauges import exposition, families, openmetrics
-from app.demo.redis_writer import RedisWriter
+from app.demo.redis_writer import STREAM_LENGTH, RedisWriter
 from app.demo.stores import Exporter, backfill, has_prometheus, prometheus_store, redis_store
 from app.demo.world import HOUR_MS, TICK_MS, World
 
 _AHEAD_MS = 2 * HOUR_MS
 _PUBLISH_MS = 10_000
 _BACKFILL_STEP_MS = 60_000
+# fakeredis takes seconds for what a real server does at once.
+_EMBEDDED_STREAM = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,11 @@ async def running_demo(options: DemoOptions) -> AsyncIterator[RunningDemo]:
             stack.callback(engine.close)
         duckdb_writer = DuckDBWriter(options.folder / "duckdb")
         stack.callback(duckdb_writer.close)
-        writers = Writers(RedisWriter(client), ClickHouseWriter(engine) if engine else None, duckdb_writer)
+        writers = Writers(
+            RedisWriter(client, _EMBEDDED_STREAM if "embedded" in redis_fact else STREAM_LENGTH),
+            ClickHouseWriter(engine) if engine else None,
+            duckdb_writer,
+        )
         await _fill(world, writers, options, until_ms)
         prometheus_port = await _prometheus(stack, options, world) if has_prometheus() else None
         feed = asyncio.create_task(LiveFeed(world, writers, until_ms).run())

@@ -15,7 +15,8 @@ from app.demo.health import cpu_percent, heartbeat_ms, host_figures, memory_mb, 
 from app.demo.market import POINTS, SYMBOLS, Ints
 from app.demo.world import ACTIONS, HOUR_MS, Trades, World
 
-_STREAM_LENGTH = 10_000
+STREAM_LENGTH = 10_000
+_BATCH = 500
 _ACCOUNT_FIELDS = ("balance", "credit", "equity", "margin", "free_margin", "floating_pnl", "peak_equity")
 _SAMPLED = ("equity", "balance", "margin", "free_margin", "floating_pnl", "peak_equity")
 _HOST_FIELDS = ("cpu_load", "network_latency_ms", "memory_used", "disk_used", "network_bytes_total")
@@ -29,10 +30,14 @@ def iso(at_ms: int) -> str:
 
 
 class RedisWriter:
-    """Writes the world's state at an instant and what has happened in (from, to] before it, in one pipeline."""
+    """Writes the world's state at an instant and what has happened in (from, to] before it.
 
-    def __init__(self, client: redis.Redis) -> None:
+    Streams keep about `stream_length` entries.
+    """
+
+    def __init__(self, client: redis.Redis, stream_length: int = STREAM_LENGTH) -> None:
         self._client = client
+        self._stream_length = stream_length
 
     def write(self, world: World, states: AccountStates, from_ms: int, to_ms: int) -> None:
         """`states` holds the accounts at `to_ms`. For the first writing `from_ms` is the world's start."""
@@ -69,15 +74,23 @@ class RedisWriter:
         pipe.execute()
 
     def _streams(self, world: World, from_ms: int, to_ms: int) -> None:
-        signals, results = _signal_entries(world, from_ms, to_ms), _result_entries(world, from_ms, to_ms)
-        pipe = self._client.pipeline(transaction=False)
-        for stream, entries in (("trade_signals", signals), ("trade_results", results)):
-            for sequence, (at_ms, fields) in enumerate(entries[-_STREAM_LENGTH:]):
-                pipe.xadd(stream, fields, id=f"{at_ms}-{sequence}", maxlen=_STREAM_LENGTH, approximate=True)
-        pipe.execute()
+        most = self._stream_length
+        self._add("trade_signals", _signal_entries(world, from_ms, to_ms, most))
+        self._add("trade_results", _result_entries(world, from_ms, to_ms, most))
+        if from_ms <= world.start_ms:
+            _catch_up(self._client, "trade_signals", "executors")
+            _catch_up(self._client, "trade_results", "sync")
         now = np.array([to_ms], dtype=np.int64)
         _consume(self._client, "trade_signals", "executors", int(backlog(world, 21, 9)(now)[0]))
         _consume(self._client, "trade_results", "sync", int(backlog(world, 22, 14)(now)[0]))
+
+    def _add(self, stream: str, entries: list[Entry]) -> None:
+        newest = entries[-self._stream_length :]
+        for first in range(0, len(newest), _BATCH):
+            pipe = self._client.pipeline(transaction=False)
+            for sequence, (at_ms, fields) in enumerate(newest[first : first + _BATCH], first):
+                pipe.xadd(stream, fields, id=f"{at_ms}-{sequence}", maxlen=self._stream_length, approximate=True)
+            pipe.execute()
 
 
 def _groups(pipe: Any) -> None:
@@ -85,15 +98,20 @@ def _groups(pipe: Any) -> None:
         pipe.xgroup_create(stream, group, id="0", mkstream=True)
 
 
+def _catch_up(client: redis.Redis, stream: str, group: str) -> None:
+    """Let the group have finished everything that is in the stream."""
+    while client.xreadgroup(group, "worker-1", {stream: ">"}, count=_BATCH, noack=True):
+        pass
+
+
 def _consume(client: redis.Redis, stream: str, group: str, left: int) -> None:
-    """Move the group on so that `left` entries are not delivered yet; a third of what is left before that stays pending."""
-    length = int(client.xlen(stream))
-    delivered: Any = client.xreadgroup(group, "worker-1", {stream: ">"}, count=_STREAM_LENGTH)
+    """Deliver what is new; of all that was delivered, the newest `left` entries stay unfinished."""
+    delivered: Any = client.xreadgroup(group, "worker-1", {stream: ">"}, count=_BATCH)
     ids = [entry_id for _, entries in delivered or [] for entry_id, _ in entries]
-    finished = ids[: len(ids) - left] if left and length else ids
+    finished = ids[: len(ids) - left] if left else ids
     if finished:
         client.xack(stream, group, *finished)
-    pending: Any = client.xpending_range(stream, group, "-", "+", _STREAM_LENGTH)
+    pending: Any = client.xpending_range(stream, group, "-", "+", _BATCH)
     overdue = [entry["message_id"] for entry in pending][: max(len(pending) - left, 0)]
     if overdue:
         client.xack(stream, group, *overdue)
@@ -241,19 +259,19 @@ def _sample(pipe: Any, key: str, at_ms: Ints, values: Any, now_ms: int) -> None:
         pipe.zremrangebyscore(key, "-inf", now_ms - HOUR_MS)
 
 
-def _signal_entries(world: World, from_ms: int, to_ms: int) -> list[Entry]:
+def _signal_entries(world: World, from_ms: int, to_ms: int, most: int) -> list[Entry]:
     numbers, times, actions = signal_times(world)
     inside = np.flatnonzero((times > from_ms) & (times <= to_ms))
-    newest = inside[-_STREAM_LENGTH:]
+    newest = inside[-most:]
     return [(int(times[row]), {"signal_id": world.uuid(int(numbers[row]), 2), "action": ACTIONS[actions[row]]}) for row in newest]
 
 
-def _result_entries(world: World, from_ms: int, to_ms: int) -> list[Entry]:
+def _result_entries(world: World, from_ms: int, to_ms: int, most: int) -> list[Entry]:
     trades = world.trades
     # No more than the stream will hold.
     times = np.sort(np.concatenate((trades.executed_ms, trades.closed_ms)))
-    kept = times[(times > from_ms) & (times <= to_ms)][-_STREAM_LENGTH - 1 :]
-    from_ms = max(from_ms, int(kept[0])) if len(kept) > _STREAM_LENGTH else from_ms
+    kept = times[(times > from_ms) & (times <= to_ms)][-most - 1 :]
+    from_ms = max(from_ms, int(kept[0])) if len(kept) > most else from_ms
     executed = trades.where((trades.executed_ms > from_ms) & (trades.executed_ms <= to_ms))
     closed = trades.where((trades.closed_ms > from_ms) & (trades.closed_ms <= to_ms))
     entries = [*_results(world, executed, closing=False), *_results(world, closed, closing=True)]

@@ -80,6 +80,9 @@ def _fake_redis(port: int) -> Iterator[None]:
     from fakeredis import TcpFakeServer  # a demo extra: imported only where it is needed
 
     server = TcpFakeServer(("127.0.0.1", port), server_type="redis")
+    # Closing must not wait for clients that keep their connections.
+    server.daemon_threads = True
+    server.block_on_close = False
     thread = threading.Thread(target=server.serve_forever, name="fakeredis", daemon=True)
     thread.start()
     try:

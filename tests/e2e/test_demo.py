@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +31,43 @@ def free_port() -> int:
         return port
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str]]:
-    """A running demo: its port, and what it printed until it answered."""
-    port, folder = free_port(), tmp_path_factory.mktemp("demo")
+@contextmanager
+def running_demo(folder: Path, **environment: str) -> Iterator[tuple[int, str]]:
+    """A running demo: its port, and what it printed until it answered. It must end by itself when told to."""
+    port = free_port()
     command = [sys.executable, "-m", "app", "demo", "--folder", str(folder / "data"), "--port", str(port), "--scale", "3"]
     with (folder / "out").open("w+") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT)
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT, env=os.environ | environment)
         ends = time.monotonic() + 60
         printed = ""
         while "Stop with Ctrl-C" not in printed and time.monotonic() < ends and process.poll() is None:
             time.sleep(0.1)
             printed = Path(output.name).read_text()
-        assert "Stop with Ctrl-C" in printed, printed
-        yield port, printed
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0, Path(output.name).read_text()
+        try:
+            assert "Stop with Ctrl-C" in printed, printed
+            yield port, printed
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0, Path(output.name).read_text()
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str]]:
+    with running_demo(tmp_path_factory.mktemp("demo")) as running:
+        yield running
+
+
+def test_on_a_machine_without_servers_the_demo_uses_embedded_stores_and_marks_what_is_missing(tmp_path: Path) -> None:
+    with running_demo(tmp_path, PATH=str(tmp_path)) as (port, printed):
+        bridge = httpx.Client(base_url=f"http://127.0.0.1:{port}/v1/rows", trust_env=False, timeout=20)
+        whole = bridge.get("", params={"metric": "open_trades", "by": "account"}).json()
+        marked = bridge.get("", params={"metric": "cpu_load"}).json()["meta"]["metrics"]["cpu_load"]
+        bridge.close()
+    assert "Redis      embedded (fakeredis" in printed
+    assert "Prometheus not configured" in printed
+    assert (whole["meta"]["partial"], {row["account"] for row in whole["rows"]}) == (False, {f"ACC{1001 + n}" for n in range(6)})
+    texts = [notice["text"] for notice in marked["notices"]]
+    assert (marked["status"], texts) == ("partial", ["prometheus: not configured; answered by the fallback ris"])
 
 
 def test_the_demo_says_which_stores_are_real_and_what_to_try_next(demo: tuple[int, str]) -> None:
@@ -109,6 +132,13 @@ def test_a_query_table_shows_each_series(demo: tuple[int, str]) -> None:
     )
     assert [account for account in range(1001, 1007) if f"ACC{account}" not in done.stdout] == []
     assert re.search("[▁▂▃▄▅▆▇█]{5}", done.stdout)
+
+
+def test_a_port_that_is_taken_is_refused_before_any_store_is_touched(demo: tuple[int, str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "app", "demo", "--folder", str(tmp_path / "data"), "--port", str(demo[0])]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=20)
+    assert (done.returncode, (tmp_path / "data").exists()) == (1, False)
+    assert f"--port: {demo[0]} is taken" in done.stderr
 
 
 def test_a_query_to_nobody_says_what_to_do() -> None:
