@@ -41,7 +41,7 @@ lock: .venv/test.stamp ## lock the dependencies anew, with hashes
 clean: ## remove everything that was made here
 	rm -rf .venv demo-data $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-servers: ## install the test servers that are missing (redis, prometheus, haproxy, node)
+servers: ## install the test servers that are missing (redis, prometheus, node)
 	@scripts/servers.sh
 
 .venv/python.stamp: scripts/venv.sh

@@ -7,7 +7,6 @@ need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need redis-server redis-server
 need prometheus prometheus
 need promtool prometheus
-need haproxy haproxy
 need node nodejs
 need npm npm
 if [ "${#missing[@]}" -gt 0 ]; then

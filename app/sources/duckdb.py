@@ -57,7 +57,7 @@ class DuckDBConfig(SourceConfig):
     poll_s: float = Field(1.0, ge=0, le=60, description="how often the folder is looked at for a newer snapshot, at most")
     max_execution_time_s: float = Field(4.0, gt=0, le=60, description="after which the engine gives up; below the attempt limit")
     memory_limit: str = Field("256MB", pattern=r"^\d+(MB|GB)$")
-    threads: int = Field(2, ge=1, le=64)
+    threads: int = Field(1, ge=1, le=64, description="of the engine for one statement; the pool gives the parallelism")
 
     def build(self, name: str) -> DuckDBSource:
         """The source of that name."""
