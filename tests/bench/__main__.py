@@ -88,11 +88,11 @@ async def isolation(client: httpx.AsyncClient, proxies: dict[str, SlowProxy], ro
         proxy.delay_s = 0.0
     calm, troubled, hung = [], [], []
     for _ in range(rounds):
-        calm.append(await took_ms(client, "equity"))
+        calm += [await took_ms(client, "equity") for _ in range(20)]
         proxies["prometheus"].hanging = True
         waiting = asyncio.create_task(took_ms(client, "equity", "cpu_load"))
-        await asyncio.sleep(0.05)
-        troubled.append(await took_ms(client, "equity"))
+        await asyncio.sleep(0.3)
+        troubled += [await took_ms(client, "equity") for _ in range(20)]
         hung.append(await waiting)
         proxies["prometheus"].hanging = False
     ratio = statistics.median(troubled) / statistics.median(calm)
@@ -151,7 +151,7 @@ async def measured(stores: Stores, folder: Path, rounds: int) -> list[Line]:
         client = await stack.enter_async_context(
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30)
         )
-        return [await fan_out(client, proxies, rounds), *await isolation(client, proxies, min(rounds, 5))]
+        return [await fan_out(client, proxies, rounds), *await isolation(client, proxies, min(rounds, 3))]
 
 
 def report(lines: Sequence[Line]) -> None:

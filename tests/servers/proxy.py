@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 
 class SlowProxy:
-    """Passes bytes on; what the store answers is held back by `delay_s`, and for ever while `hanging` is set."""
+    """Passes bytes on. A store behind it takes `delay_s` for an answer, counted from the question; while `hanging`, for ever."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -18,29 +18,27 @@ class SlowProxy:
         self.hanging = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
         store_reader, store_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        asked = [0.0]
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._pass(reader, store_writer, held=False))
-            group.create_task(self._pass(store_reader, writer, held=True))
+            group.create_task(self._questions(reader, store_writer, asked))
+            group.create_task(self._answers(store_reader, writer, asked))
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, held: bool) -> None:
-        arrived: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
-        sending = asyncio.create_task(self._send(arrived, writer, held))
+    async def _questions(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: list[float]) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(1 << 16):
-                arrived.put_nowait((asyncio.get_running_loop().time(), data))
-        arrived.put_nowait((0.0, b""))
-        await sending
+                asked[0] = asyncio.get_running_loop().time()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
 
-    async def _send(self, arrived: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter, held: bool) -> None:
-        """Each piece `delay_s` after it came: an answer in two pieces is no later than one in one."""
+    async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: list[float]) -> None:
         with suppress(ConnectionError):
-            while (item := await arrived.get())[1]:
-                came_s, data = item
-                if held and self.hanging:
+            while data := await reader.read(1 << 16):
+                if self.hanging:
                     await asyncio.Event().wait()
-                if held and self.delay_s:
-                    await asyncio.sleep(came_s + self.delay_s - asyncio.get_running_loop().time())
+                await asyncio.sleep(max(asked[0] + self.delay_s - asyncio.get_running_loop().time(), 0))
                 writer.write(data)
                 await writer.drain()
         writer.close()
