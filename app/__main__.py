@@ -53,6 +53,23 @@ def parser() -> argparse.ArgumentParser:
     query.add_argument("--url", default=_URL, help=f"the bridge to ask (default {_URL})")
     query.set_defaults(run=commands.query)
 
+    sync = commands_of.add_parser("sync", help="tell the backend by hand to fill Redis again")
+    sync.add_argument("--source", help="one of the Redis sources (default: every Redis server, one call each)")
+    sync.add_argument(
+        "--from", dest="from_", default="now-15m", metavar="TIME", help="begin of the window to fill (default now-15m)"
+    )
+    sync.add_argument("--to", default="now", metavar="TIME")
+    _config_option(sync)
+    sync.set_defaults(run=lambda args: commands.sync(args.config, args.source, args.from_, args.to))
+
+    balancer = commands_of.add_parser("haproxy", help="drive the HAProxy in front of the replicas")
+    actions = balancer.add_subparsers(dest="action", required=True, metavar="ACTION")
+    again = actions.add_parser("reconnect", help="drop HAProxy's connections to replicas; new ones are made at once")
+    again.add_argument("servers", nargs="+", metavar="SERVER", help="a server's name in the backend, for example b1")
+    again.add_argument("--socket", required=True, help="HAProxy's Runtime API: a unix socket's path, or 127.0.0.1:port")
+    again.add_argument("--backend", default="be_bridge")
+    again.set_defaults(run=lambda args: commands.haproxy(args.socket, args.backend, args.servers))
+
     metrics = commands_of.add_parser("metrics", help="list the catalogue")
     _config_option(metrics)
     metrics.set_defaults(run=lambda args: commands.metrics(args.config))

@@ -5,16 +5,38 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.catalog import Catalogue, Limits, Plan, plan_events, plan_query
 from app.downsample import thin
-from app.errors import BridgeError, LimitExceeded, SourceTimeout, SourceUnavailable
-from app.model import Asked, Clock, Fetch, Frame, Matcher, Notice, PartName, Query, Result, Statement, instant_text
+from app.errors import BridgeError, LimitExceeded, SourceError, SourceTimeout, SourceUnavailable
+from app.model import (
+    Accept,
+    Asked,
+    Clock,
+    Fetch,
+    Frame,
+    Matcher,
+    Notice,
+    PartName,
+    Query,
+    Result,
+    Statement,
+    age_text,
+    instant_text,
+)
 from app.splice import cut, newest, seam_ms, splice
 from app.telemetry import Telemetry
 
 _VALUES_WINDOW_MS = 24 * 3600 * 1000
+#: of a request's time, for what stands in once a source has used up its own
+_RESERVE_S = 0.25
+#: a coarser step: how much, from how many buckets on, and after which share of the time it is asked for too
+_COARSER = 10
+_WORTH_COARSER = 30
+_FINE_SHARE = 0.5
+#: an answer's ages are whole milliseconds
+_ROUNDING_MS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +57,12 @@ class Bridge:
         telemetry: Telemetry,
         clock: Clock,
         limits: Limits | None = None,
-        concurrent: int = 20,
     ) -> None:
         self.catalogue = catalogue
         self.limits = limits or Limits()
         self.clock = clock
         self._fetches = fetches
         self._telemetry = telemetry
-        self._places = asyncio.Semaphore(concurrent)
 
     async def run(self, queries: Sequence[Query], budget_s: float) -> list[Result]:
         """One result per query, in order, within the budget; all see the same instant as now.
@@ -70,7 +90,11 @@ class Bridge:
         part = await self._ask("history", statement, asyncio.get_running_loop().time() + budget_s)
         if part.frame is None:
             return Result(query, error=part.asked.error, status="error", asked=(part.asked,))
-        return Result(query, part.frame, range=statement.range, asked=(part.asked,))
+        stale = _stale((part,), self.clock())
+        shown = cut(part.frame, statement.range.from_ms, statement.range.to_ms).remark(*stale)
+        return Result(
+            query, shown, status="stale" if stale else "fresh", range=statement.range, asked=(part.asked,), age_s=part.asked.age_s
+        )
 
     async def values(self, label: str, where: tuple[Matcher, ...], budget_s: float) -> tuple[list[str], Result | None]:
         """The values of a label, sorted, narrowed by those filters that apply to the metric that shows them; and its result.
@@ -90,82 +114,180 @@ class Bridge:
         return sorted({value for labels in result.frame.series for _, value in labels if value}), result
 
     async def _result(self, query: Query, now_ms: int, deadline_s: float) -> Result:
-        try:
-            plan = plan_query(self.catalogue, query, now_ms, self.limits)
-            await self._place(deadline_s)
+        with self._telemetry.inflight.track_inprogress():
             try:
-                with self._telemetry.inflight.track_inprogress():
-                    result = assemble(plan, await self._parts(plan, deadline_s), now_ms)
-            finally:
-                self._places.release()
-        except BridgeError as failure:
-            result = Result(query, error=failure, status="error")
+                plan = plan_query(self.catalogue, query, now_ms, self.limits)
+                result = await self._answered(plan, now_ms, deadline_s)
+            except BridgeError as failure:
+                result = Result(query, error=failure, status="error")
         self._telemetry.queries.labels(result.status).inc()
         return result
 
-    async def _place(self, deadline_s: float) -> None:
+    async def _answered(self, plan: Plan, now_ms: int, deadline_s: float) -> Result:
+        if not _worth_coarser(plan):
+            return assemble(plan, await self._parts(plan, deadline_s), now_ms, self.clock())
+        fine = asyncio.create_task(self._parts(plan, deadline_s))
+        coarse: asyncio.Task[Result] | None = None
         try:
-            async with asyncio.timeout_at(deadline_s):
-                await self._places.acquire()
-        except TimeoutError:
-            raise SourceTimeout("bridge", "no place became free within the request's time limit") from None
+            left_s = deadline_s - asyncio.get_running_loop().time()
+            await asyncio.wait((fine,), timeout=left_s * _FINE_SHARE)
+            if not fine.done():
+                coarse = asyncio.create_task(self._coarse(plan, now_ms, deadline_s))
+            parts = await fine
+            if coarse is not None and coarse.done() and _ran_out_of_time(parts) and coarse.result().status == "fresh":
+                self._telemetry.coarser.inc()
+                return _said_coarser(coarse.result(), plan)
+            return assemble(plan, parts, now_ms, self.clock())
+        finally:
+            fine.cancel()
+            if coarse is not None:
+                coarse.cancel()
+
+    async def _coarse(self, plan: Plan, now_ms: int, deadline_s: float) -> Result:
+        """The same question with far fewer buckets, asked once half the time is up while the finer one is still waited for."""
+        query = replace(plan.query, step_ms=plan.range.step_ms * _COARSER)
+        coarser = plan_query(self.catalogue, query, now_ms, self.limits)
+        return assemble(coarser, await self._parts(coarser, deadline_s), now_ms, self.clock())
 
     async def _parts(self, plan: Plan, deadline_s: float) -> list[Part]:
-        """History and live edge, asked at the same time; fallbacks, one after the other, only when the main part is missing."""
-        wanted: list[tuple[PartName, Statement | None]] = [("history", plan.history), ("live", plan.live)]
+        """History and live edge, asked at the same time. Where the main part is missing: its fallbacks, one after the other; what
+        is kept of it when they fail too."""
+        asked: list[tuple[PartName, Statement | None]] = [("history", plan.history), ("live", plan.live)]
+        wanted = [(part, statement) for part, statement in asked if statement]
+        accept: Accept = "fresh" if plan.query.strict else "stale"
+        first: Accept = "fresh" if plan.fallback else accept
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._ask(part, statement, deadline_s)) for part, statement in wanted if statement]
+            tasks = [
+                group.create_task(self._ask(part, statement, deadline_s, first if place == 0 else accept))
+                for place, (part, statement) in enumerate(wanted)
+            ]
         parts = [task.result() for task in tasks]
         if not parts or parts[0].frame is not None or plan.query.strict:
             return parts
         for statement in plan.fallback:
-            parts.append(await self._ask("fallback", statement, deadline_s))
+            parts.append(await self._ask("fallback", statement, deadline_s, "fresh"))
             if parts[-1].frame is not None:
-                break
+                return parts
+        if plan.fallback:
+            kept = await self._ask(*wanted[0], deadline_s, "kept")
+            parts[0] = _with_reason(kept, parts[0]) if kept.frame is not None else parts[0]
         return parts
 
-    async def _ask(self, part: PartName, statement: Statement, deadline_s: float) -> Part:
+    async def _ask(self, part: PartName, statement: Statement, deadline_s: float, accept: Accept = "stale") -> Part:
         begun_s = time.perf_counter()
         try:
             fetch = self._fetches.get(statement.source)
             if fetch is None:
                 raise SourceUnavailable(statement.source, "not configured")
+            left_s = deadline_s - asyncio.get_running_loop().time()
+            # What is kept, or a fallback, needs a moment too.
+            until_s = deadline_s - min(_RESERVE_S, left_s * 0.1)
             async with asyncio.timeout_at(deadline_s):
-                frame = await fetch(statement)
+                frame = await fetch(replace(statement, accept=accept, until_s=until_s))
         except TimeoutError:
             failure = SourceTimeout(statement.source, "no answer within the request's time limit")
             return Part(Asked(statement.source, part, time.perf_counter() - begun_s, failure))
         except BridgeError as failure:
             return Part(Asked(statement.source, part, time.perf_counter() - begun_s, failure))
-        return Part(Asked(statement.source, part, time.perf_counter() - begun_s), frame)
+        age_s = max(self.clock() - frame.asked_ms, 0) / 1000
+        return Part(Asked(statement.source, part, time.perf_counter() - begun_s, None, frame.stale, age_s), frame)
 
 
-def assemble(plan: Plan, parts: Sequence[Part], now_ms: int) -> Result:
-    """The parts as one answer: joined at the seam, cut to the range, thinned, marked. An error when there is nothing to show."""
+def _worth_coarser(plan: Plan) -> bool:
+    """Whether a coarser step may help in time: many buckets, a read that is spared by fewer, no alert."""
+    history = plan.history
+    return (
+        history is not None
+        and not plan.query.strict
+        and len(history.range) >= _WORTH_COARSER
+        and history.read is not None
+        and history.read.spared_by_coarser
+    )
+
+
+def _with_reason(kept: Part, failed: Part) -> Part:
+    """What is kept of a part, with the reason why it has to stand in."""
+    reason = failed.asked.error
+    text = reason.reason if isinstance(reason, SourceError) else str(reason)
+    assert kept.frame is not None  # noqa: S101  the caller looked
+    return Part(replace(kept.asked, seconds=failed.asked.seconds, stale=text), replace(kept.frame, stale=text))
+
+
+def _ran_out_of_time(parts: Sequence[Part]) -> bool:
+    """Whether the main part is missing, or an older one stands in, for want of time."""
+    main = parts[0]
+    return (isinstance(main.asked.error, SourceTimeout) and len(parts) < 3) or main.asked.stale is not None
+
+
+def _said_coarser(result: Result, plan: Plan) -> Result:
+    fine, coarse = plan.range.step_ms / 1000, result.range.step_ms / 1000
+    text = f"{plan.metric.name}: step {coarse:g}s in place of {fine:g}s, which could not be had within the request's time limit"
+    return replace(result, frame=result.frame.remark(Notice("warning", text)))
+
+
+def assemble(plan: Plan, parts: Sequence[Part], now_ms: int, done_ms: int | None = None) -> Result:
+    """The parts as one answer: joined at the seam, cut to the range, thinned, marked. An error when there is nothing to show.
+
+    `now_ms` is the request's instant, `done_ms` that of the answer: a part may have aged while another was waited for.
+    """
+    done_ms = now_ms if done_ms is None else done_ms
+    parts = [_aged(part, done_ms) for part in parts]
     asked = tuple(part.asked for part in parts)
     frames = {part.asked.part: part.frame for part in parts if part.frame is not None}
     failures = [part.asked.error for part in parts if part.asked.error is not None]
     if failures and (plan.query.strict or not frames):
         return Result(plan.query, error=failures[0], status="error", range=plan.range, asked=asked)
     frame, remarks = _joined(plan, frames, now_ms)
-    notices = (*plan.notices, *_missing(plan, parts, frame), *remarks)
-    frame = cut(frame, plan.range.from_ms, plan.range.to_ms)
-    if plan.thin_ms:
-        frame = thin(frame, plan.thin_ms)
-    if plan.query.instant:
-        frame = newest(frame)
-    partial = bool(failures or remarks)
-    if partial and plan.query.strict:
-        return Result(plan.query, error=SourceUnavailable(plan.metric.name, remarks[0].text), status="error", asked=asked)
+    stale = _stale(parts, done_ms)
+    missing = _missing(plan, parts, frame)
+    if plan.query.strict and (remarks or stale):
+        reason = (*remarks, *stale)[0].text
+        return Result(
+            plan.query, error=SourceUnavailable(plan.metric.name, reason), status="error", range=plan.range, asked=asked
+        )
+    shown = _shown(plan, frame, bool(stale))
     oldest_ms = min((found.asked_ms for found in frames.values()), default=now_ms)
     return Result(
         plan.query,
-        frame.remark(*notices),
-        status="partial" if partial else "fresh",
+        shown.remark(*plan.notices, *stale, *missing, *remarks),
+        status="partial" if failures or remarks else "stale" if stale else "fresh",
         range=plan.range,
         asked=asked,
-        age_s=max(now_ms - oldest_ms, 0) / 1000,
+        age_s=max(done_ms - oldest_ms, 0) / 1000,
     )
+
+
+def _aged(part: Part, done_ms: int) -> Part:
+    """A part that was fresh when it was had, and is no more."""
+    frame = part.frame
+    if frame is None or frame.stale is not None or frame.fresh_to_ms is None or done_ms <= frame.fresh_to_ms + _ROUNDING_MS:
+        return part
+    reason = "it grew old while the other parts were waited for"
+    return Part(replace(part.asked, stale=reason), replace(frame, stale=reason))
+
+
+def _stale(parts: Sequence[Part], done_ms: int) -> tuple[Notice, ...]:
+    """One remark for each part that an older answer stands in for: how old, as of when, and why."""
+    return tuple(
+        Notice(
+            "warning",
+            f"{part.asked.source}: STALE, {age_text(done_ms - part.frame.asked_ms)} old, as of "
+            f"{instant_text(part.frame.asked_ms)}: {part.frame.stale}",
+        )
+        for part in parts
+        if part.frame is not None and part.frame.stale is not None
+    )
+
+
+def _shown(plan: Plan, frame: Frame, stale: bool) -> Frame:
+    """The rows of the range, thinned, or the newest of each series. Of a stale answer whose last values lie before the range
+    they are shown all the same, at their own time: a blank panel would say less."""
+    inside = cut(frame, plan.range.from_ms, plan.range.to_ms)
+    if stale and not len(inside) and len(frame):
+        inside = newest(cut(frame, 0, plan.range.to_ms))
+    if plan.thin_ms:
+        inside = thin(inside, plan.thin_ms)
+    return newest(inside) if plan.query.instant else inside
 
 
 def _joined(plan: Plan, frames: Mapping[PartName, Frame], now_ms: int) -> tuple[Frame, tuple[Notice, ...]]:

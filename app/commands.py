@@ -9,7 +9,9 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import httpx
 import uvicorn
@@ -18,10 +20,14 @@ from rich.console import Console
 from app import terminal
 from app.catalog import load_folder
 from app.config import Settings, read_settings, settings_from
+from app.contracts.grammar import instant_ms
 from app.demo import DemoOptions, running_demo
 from app.errors import BadQuery, BridgeError, SourceUnavailable
-from app.main import check_sources, create_app
-from app.telemetry import set_up_logging
+from app.haproxy import reconnect
+from app.main import build_sync, check_sources, create_app, now_ms
+from app.sources.redis import RedisConfig
+from app.sync import SyncCall
+from app.telemetry import Telemetry, set_up_logging
 
 _log = logging.getLogger("bridge")
 _SWITCH_S = 0.0005
@@ -35,13 +41,46 @@ def serve(config: Path | None) -> int:
     return 0
 
 
+class LameDuckServer(uvicorn.Server):
+    """A server that serves on for a while after it was told to stop, not ready any more: the load balancer turns away first.
+
+    The second signal stops it at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, lame_duck_s: float, begin: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._lame_duck_s = lame_duck_s
+        self._begin = begin
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came in."""
+        loop, self._loop = self._loop, None
+        if loop is None or not self._lame_duck_s:
+            super().handle_exit(sig, frame)
+            return
+        self._begin()
+        loop.call_soon_threadsafe(loop.call_later, self._lame_duck_s, super().handle_exit, sig, frame)
+
+
 def _server(settings: Settings) -> uvicorn.Server:
     # A DuckDB thread that builds its columns must not keep the event loop waiting for Python's usual 5 ms.
     sys.setswitchinterval(_SWITCH_S)
     http = settings.http
-    return uvicorn.Server(
+    app = create_app(settings)
+
+    def begin() -> None:
+        app.state.operations.draining = True
+        _log.info("told to stop: not ready any more, stopping in %gs", http.lame_duck_s)
+
+    return LameDuckServer(
         uvicorn.Config(
-            create_app(settings),
+            app,
             host=http.host,
             port=http.port,
             timeout_keep_alive=http.keep_alive_s,
@@ -50,7 +89,9 @@ def _server(settings: Settings) -> uvicorn.Server:
             log_config=None,
             server_header=False,
             proxy_headers=False,
-        )
+        ),
+        http.lame_duck_s,
+        begin,
     )
 
 
@@ -75,7 +116,8 @@ def _refuse_taken_port(port: int) -> None:
 
 async def _demo(options: DemoOptions, port: int) -> int:
     async with running_demo(options) as running:
-        server = _server(settings_from({"http": {"port": port}, "sources": running.sources}, "demo"))
+        values = {"http": {"port": port, "lame_duck_s": 0}, "agent": {"port": None}, "sources": running.sources}
+        server = _server(settings_from(values, "demo"))
         # uvicorn raises the signal that stopped it once more when it is done; the stores have to be ended first.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
@@ -123,6 +165,12 @@ def check(config: Path | None, catalog: Path | None, connect: bool) -> int:
     _say(
         f"configuration: ok, {len(settings.sources)} sources",
         f"catalogue: ok, {len(catalogue.metrics)} metrics, {len(catalogue.events)} events, {len(catalogue.labels)} labels",
+        f"time limits: ok, {_ladder(settings)}",
+        f"backend sync: {settings.sync.url}"
+        if settings.sync.url
+        else "backend sync: off (no sync.url): nobody is told of an outage",
+        f"shared answers: {_tier(settings)}",
+        f"state folder: {settings.state or 'none: nothing is kept over a restart'}",
     )
     if not connect:
         return 0
@@ -130,6 +178,43 @@ def check(config: Path | None, catalog: Path | None, connect: bool) -> int:
     for name, facts in health.items():
         _say(f"{name}: {facts['answer']} ({facts['latency_ms']} ms)" if facts["up"] else f"{name}: DOWN: {facts['error']}")
     return 0 if all(facts["up"] for facts in health.values()) else 1
+
+
+def _ladder(settings: Settings) -> str:
+    totals = [source.policy.total_timeout_s for source in settings.sources.values()]
+    return f"source {max(totals, default=0):g}s < request {settings.request.budget_s:g}s; set Grafana's and HAProxy's above that"
+
+
+def _tier(settings: Settings) -> str:
+    tier = settings.tier
+    return f"redis {tier.host}:{tier.port}" if tier.host else "off (no tier.host): each replica asks for itself"
+
+
+def sync(config: Path | None, source: str | None, from_: str, to: str) -> int:
+    """Tell the backend by hand to fill Redis again; one call for each server."""
+    settings = read_settings(config)
+    servers: dict[str, list[str]] = {}
+    for name, found in settings.sources.items():
+        if isinstance(found.connect, RedisConfig) and source in (None, name):
+            servers.setdefault(f"{found.connect.host}:{found.connect.port}", []).append(name)
+    if not servers:
+        redis = [name for name, found in settings.sources.items() if isinstance(found.connect, RedisConfig)]
+        raise BadQuery(f"--source: {source} is no Redis source; allowed: {', '.join(redis) or 'none is configured'}")
+    moment_ms = now_ms()
+    begin_ms, end_ms = (instant_ms(text, name, moment_ms, moment_ms) for text, name in ((from_, "--from"), (to, "--to")))
+    backend = build_sync(settings, Telemetry())
+    for server, names in servers.items():
+        call = SyncCall("manual", server, tuple(sorted(names)), begin_ms, end_ms, None, None, None, None, None)
+        status = asyncio.run(backend.deliver_now(call))
+        _say(f"{server} ({', '.join(names)}): the backend answered {status}; idempotency key {call.idempotency_key}")
+    return 0
+
+
+def haproxy(address: str, backend: str, servers: list[str]) -> int:
+    """Make HAProxy connect anew to replicas, one after the other."""
+    for server in servers:
+        _say(*asyncio.run(reconnect(address, backend, server)))
+    return 0
 
 
 def metrics(config: Path | None) -> int:

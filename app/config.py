@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.errors import ConfigError, Problem
 from app.policies import Policy
 from app.sources import AnySource
 from app.sources.base import Name, Strict
+from app.sync import SyncSettings
+from app.tier import TierSettings
 
 FILE_VARIABLE = "BRIDGE_CONFIG"
 DEFAULT_FILE = "provisioning/bridge.yaml"
@@ -34,6 +36,8 @@ class HttpSettings(Strict):
     #: above the 90 s for which Grafana's proxy keeps an idle connection
     keep_alive_s: int = Field(120, ge=1, le=3600)
     graceful_stop_s: int = Field(5, ge=0, le=300)
+    #: how long it still serves after it was told to stop, not ready any more, so that the load balancer turns away first
+    lame_duck_s: float = Field(3.0, ge=0, le=60)
     max_body_bytes: int = Field(4 << 20, ge=1024, le=64 << 20)
     #: for `access: direct` data sources, whose browser calls the bridge itself
     cors_origins: tuple[str, ...] = ()
@@ -43,22 +47,37 @@ class RequestSettings(Strict):
     """The limits of one request."""
 
     budget_s: float = Field(4.8, gt=0, le=60, description="for the whole answer; above every source's total, below Grafana's 5 s")
-    concurrent: int = Field(20, ge=1, le=1000, description="queries answered at the same time in the process")
+    concurrent: int = Field(20, ge=1, le=1000, description="askings of all sources at the same time in the process")
+    under_way: int = Field(256, ge=1, le=100_000, description="requests at the same time; one more is refused with 429")
     max_targets: int = Field(50, ge=1, le=1000)
     max_points: int = Field(1000, ge=2, le=10_000)
     max_rows: int = Field(100_000, ge=1, le=5_000_000)
     max_range_s: int = Field(400 * 86400, ge=60)
 
 
+class AgentSettings(Strict):
+    """HAProxy's agent-check: a port that tells the weight of this replica; off without a port."""
+
+    host: str = "127.0.0.1"
+    port: int | None = Field(8081, ge=0, le=65535)
+
+
 class Settings(BaseSettings):
     """Everything that can be configured. `BRIDGE_SOURCES__RTS__CONNECT__PASSWORD` overrides one nested field."""
 
-    model_config = SettingsConfigDict(env_prefix="BRIDGE_", env_nested_delimiter="__", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="BRIDGE_", env_nested_delimiter="__", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
 
     http: HttpSettings = HttpSettings()
     request: RequestSettings = RequestSettings()
     #: a folder of catalogue files; the one that comes with the bridge when left out
     catalog: Path | None = None
+    #: a folder of this replica's own: answers over a restart, undelivered sync calls; nothing is kept without it
+    state: Path | None = None
+    agent: AgentSettings = AgentSettings()
+    tier: TierSettings = TierSettings()
+    sync: SyncSettings = SyncSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_style: Literal["text", "json"] = "text"
     sources: dict[Name, SourceSettings] = Field(default_factory=dict)
@@ -80,6 +99,15 @@ class Settings(BaseSettings):
         """Where the catalogue is: configured, else in the package, else in the repository."""
         packaged = Path(__file__).with_name("catalog_files")
         return self.catalog or (packaged if packaged.is_dir() else Path(__file__).parents[1] / "provisioning" / "catalog")
+
+    @model_validator(mode="after")
+    def _ladder(self) -> Settings:
+        budget_s = self.request.budget_s
+        above = [name for name, source in self.sources.items() if source.policy.total_timeout_s >= budget_s]
+        if above:
+            names = ", ".join(above)
+            raise ValueError(f"request.budget_s ({budget_s:g}) must be above policy.total_timeout_s of every source; see {names}")
+        return self
 
     @property
     def kinds(self) -> dict[str, str]:

@@ -13,6 +13,7 @@
     │   ├── SourceDenied        503  the credentials are wrong
     │   ├── SourceGarbled       502  answered nonsense
     │   ├── SourceBusy          503  our own limit on that source
+    │   ├── CircuitOpen         503  not asked: it failed too often just now
     │   ├── SourceOverloaded    502  the source refused the work as too heavy
     │   ├── SourceRejected      502  our statement is wrong
     │   └── SourceCrashed       500  our bug
@@ -96,6 +97,11 @@ class SourceError(BridgeError):
     def __init__(self, source: str, message: str) -> None:
         super().__init__(f"{source}: {message}")
         self.source = source
+        self.reason = message
+
+    def again(self) -> SourceError:
+        """The same failure for another asker (an exception that is raised twice drags the first one's traceback along)."""
+        return type(self)(self.source, self.reason)
 
 
 class SourceTimeout(SourceError):
@@ -137,6 +143,13 @@ class SourceBusy(SourceError):
 
     status = 503
     code = kind = "source_busy"
+
+
+class CircuitOpen(SourceError):
+    """Not asked: the source, or this kind of question to it, has failed too often just now."""
+
+    status = 503
+    code = kind = "circuit_open"
 
 
 class SourceOverloaded(SourceError):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import logging
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -15,17 +18,29 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app import __version__, ops
+from app import __version__, ops, warm
+from app.admission import Admission, Turnstile
 from app.bridge import Bridge
 from app.catalog import Catalogue, Limits, load_folder
 from app.config import Settings
 from app.contracts import ROUTERS
 from app.contracts.deps import Serving, error_response
-from app.errors import BadQuery, BridgeError, UnknownName
-from app.model import Clock
-from app.policies import guard
+from app.errors import BadQuery, BridgeError, TooBusy, UnknownName
+from app.haproxy import Agent
+from app.model import Clock, Lane
+from app.outages import Outages
+from app.policies import Common, Guard, Places, guard
+from app.sources import RedisSource
 from app.sources.base import Source
+from app.sync import BackendSync
 from app.telemetry import Telemetry
+from app.tier import RedisShelf
+from app.watch import Watch
+
+_log = logging.getLogger(__name__)
+
+#: Answered whatever the load is: by them others judge this replica.
+_EXEMPT = ("/livez", "/readyz", "/health/sources", "/metrics")
 
 
 def now_ms() -> int:
@@ -40,20 +55,14 @@ def create_app(settings: Settings, clock: Clock = now_ms) -> FastAPI:
 
 
 def application(settings: Settings, operations: ops.Operations) -> FastAPI:
-    """The routes over a bridge that is put together; its sources are open while the application runs."""
+    """The routes over a bridge that is put together; its sources are open and watched while the application runs."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for source in operations.sources.values():
-                await source.open()
-                stack.push_async_callback(source.close)
-            watching = asyncio.create_task(operations.watch_loop())
+            await _open(stack, settings, operations)
             yield
             operations.draining = True
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
 
     app = FastAPI(title="bridge", version=__version__, lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None)
     app.state.operations = operations
@@ -65,6 +74,39 @@ def application(settings: Settings, operations: ops.Operations) -> FastAPI:
     _answer_errors(app)
     _wrap(app, settings, operations.telemetry)
     return app
+
+
+async def _open(stack: AsyncExitStack, settings: Settings, operations: ops.Operations) -> None:
+    """Begin everything that runs beside the requests; what is opened last is closed first."""
+    if operations.shelf is not None:
+        stack.push_async_callback(operations.shelf.close)
+    for source in operations.sources.values():
+        await source.open()
+        stack.push_async_callback(source.close)
+    if settings.state is not None:
+        _log.info("%d answers of the last run are loaded, none of them fresh", warm.load(settings.state, operations.guards))
+        stack.push_async_callback(_save, settings.state, operations)
+    for guarded in operations.guards.values():
+        stack.push_async_callback(guarded.cache.close)
+    await operations.sync.start()
+    stack.push_async_callback(operations.sync.stop)
+    watching = [asyncio.create_task(watch.run()) for watch in operations.watches.values()]
+    stack.push_async_callback(_end, [*watching, asyncio.create_task(operations.watch_loop())])
+    if settings.agent.port is not None:
+        agent = Agent(operations.condition)
+        await agent.start(settings.agent.host, settings.agent.port)
+        stack.push_async_callback(agent.stop)
+
+
+async def _save(folder: Path, operations: ops.Operations) -> None:
+    oldest_ms = operations.bridge.clock() - operations.longest_stale_ms
+    _log.info("%d answers are kept for the next run", await asyncio.to_thread(warm.save, folder, operations.guards, oldest_ms))
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 async def check_sources(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -82,17 +124,57 @@ def _build(settings: Settings) -> dict[str, Source]:
 
 
 def assemble(settings: Settings, catalogue: Catalogue, sources: Mapping[str, Source], clock: Clock = now_ms) -> ops.Operations:
-    """The bridge over guarded sources, with its telemetry."""
+    """The bridge over guarded sources, with its telemetry and everything that looks after them."""
     telemetry = Telemetry()
     telemetry.build_info.labels(__version__).set(1)
-    fetches = {
-        name: guard(name, source.fetch, settings.sources[name].policy, telemetry, clock, asyncio.sleep)
+    shelf = RedisShelf(settings.tier) if settings.tier.host else None
+    common = Common(telemetry, clock, asyncio.sleep, Places(settings.request.concurrent), shelf)
+    guards = {
+        name: guard(name, source.fetch, settings.sources[name].policy, common, _fingerprint(settings, name))
         for name, source in sources.items()
     }
     request = settings.request
     limits = Limits(max_range_s=request.max_range_s, max_points=request.max_points, max_targets=request.max_targets)
-    bridge = Bridge(catalogue, fetches, telemetry, clock, limits, request.concurrent)
-    return ops.Operations(bridge, sources, telemetry, off=tuple(settings.sources.keys() - sources.keys()))
+    fetches = {name: found.fetch for name, found in guards.items()}
+    sync = build_sync(settings, telemetry, clock)
+    outages = Outages(sync, clock)
+    return ops.Operations(
+        bridge=Bridge(catalogue, fetches, telemetry, clock, limits),
+        sources=sources,
+        guards=guards,
+        watches={name: _watch(settings, source, guards[name], telemetry, outages) for name, source in sources.items()},
+        sync=sync,
+        telemetry=telemetry,
+        shelf=shelf,
+        off=tuple(settings.sources.keys() - sources.keys()),
+        longest_stale_ms=round(max((source.policy.stale_s for source in settings.sources.values()), default=0) * 1000),
+    )
+
+
+def build_sync(settings: Settings, telemetry: Telemetry, clock: Clock = now_ms) -> BackendSync:
+    """The backend sync as the settings have it; what it cannot deliver waits in the state folder."""
+    sync = settings.sync
+    if sync.spool is None and settings.state is not None:
+        sync = sync.model_copy(update={"spool": settings.state / "sync"})
+    return BackendSync(sync, lambda event, outcome: telemetry.sync_calls.labels(event, outcome).inc(), clock)
+
+
+def _watch(settings: Settings, source: Source, guarded: Guard, telemetry: Telemetry, outages: Outages) -> Watch:
+    every_s = settings.sources[source.name].policy.probe_s
+    if not isinstance(source, RedisSource):
+        return Watch(source.name, source, guarded, telemetry, every_s)
+    server = source.server
+    outages.follow(server, source.name)
+
+    def answered() -> None:
+        outages.answered(server, source.memory)
+
+    return Watch(source.name, source, guarded, telemetry, every_s, answered, lambda: outages.failed(server))
+
+
+def _fingerprint(settings: Settings, name: str) -> str:
+    """What tells this source's answers from those of one that is configured otherwise. Secrets are masked in it."""
+    return hashlib.sha256(settings.sources[name].connect.model_dump_json().encode()).hexdigest()
 
 
 def _answer_errors(app: FastAPI) -> None:
@@ -133,15 +215,19 @@ def _wrap(app: FastAPI, settings: Settings, telemetry: Telemetry) -> None:
             allow_headers=["content-type", "authorization", "x-grafana-org-id"],
             expose_headers=["Bridge-Result", "Server-Timing"],
         )
-    app.add_middleware(_Edge, telemetry=telemetry)
+    admission = Admission(settings.request.under_way, telemetry)
+    app.add_middleware(_Edge, telemetry=telemetry, admission=admission)
 
 
 class _Edge:
-    """Plain ASGI around everything: a trailing slash means nothing, and every answer is counted and timed by its route."""
+    """Plain ASGI around everything: a trailing slash means nothing, too many requests are refused at once, and every answer is
+    counted and timed by its route."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, admission: Admission) -> None:
         self._app = app
         self._telemetry = telemetry
+        self._admission = admission
+        self._turnstile = Turnstile()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -159,9 +245,21 @@ class _Edge:
             await send(message)
 
         try:
-            await self._app(scope, receive, noting)  # type: ignore[arg-type]  # a message is a mutable mapping
+            await self._admit(scope, receive, noting)  # type: ignore[arg-type]  # a message is a mutable mapping
         finally:
             # The route's template, never the caller's path: a metric's labels must stay few.
             route = getattr(scope.get("route"), "path", "other")
             self._telemetry.http_requests.labels(route, str(status)).inc()
             self._telemetry.http_seconds.labels(route).observe(time.perf_counter() - begun_s)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in _EXEMPT:
+            await self._app(scope, receive, send)
+            return
+        lane: Lane = "alert" if scope["path"].startswith("/alert/") else "interactive"
+        try:
+            with self._admission.admitted(lane):
+                await self._turnstile.passed(lane)
+                await self._app(scope, receive, send)
+        except TooBusy as refusal:
+            await error_response(refusal)(scope, receive, send)

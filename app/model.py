@@ -5,6 +5,7 @@ Times are integer UTC milliseconds; a bucket is named by its start and covers [s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -69,6 +70,18 @@ class Query:
     instant: bool = False
     #: an alert rule asks: the truth or an error, never a thinned, partial or stale answer
     strict: bool = False
+    #: who goes first where there is no room for all
+    lane: Lane = "interactive"
+    #: what the caller may see; answers are never shared between different scopes
+    scope: str = ""
+
+
+#: Who goes first where places are short: alert rules, then people, then what nobody is waiting for.
+Lane = Literal["alert", "interactive", "background"]
+LANES: tuple[Lane, ...] = ("alert", "interactive", "background")
+
+#: What an asker takes for an answer: one that is fresh; else one that is stale, marked; only what is kept (nobody is asked).
+Accept = Literal["fresh", "stale", "kept"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,8 @@ class Statement:
     as tuples; never pasted into the text), `labels` the names of the label columns that come back, `read` the catalogue's read (a
     frozen model of the source's own kind) for sources that need more than text. `now_ms` is the request's instant floored to the
     second when the open bucket is asked for, else 0.
+
+    `accept`, `lane` and `until_s` (the event loop's time until which the asker waits) are the asker's, not the question's.
     """
 
     source: str
@@ -90,12 +105,25 @@ class Statement:
     where: tuple[Matcher, ...] = ()
     read: Any = field(default=None, compare=False)
     now_ms: int = 0
+    scope: str = ""
+    accept: Accept = field(default="stale", compare=False)
+    lane: Lane = field(default="interactive", compare=False)
+    until_s: float = field(default=math.inf, compare=False)
 
     @property
     def key(self) -> tuple[Hashable, ...]:
         """Equal for statements whose answers may stand for one another: the instant of asking is left out."""
         bound = tuple(pair for pair in self.params if pair[0] != "now_ms")
-        return (self.source, self.text, bound, self.range, self.labels, self.where, self.now_ms > 0)
+        return (self.source, self.text, bound, self.range, self.labels, self.where, self.now_ms > 0, self.scope)
+
+    @property
+    def shape(self) -> tuple[Hashable, ...]:
+        """The question whatever its window: equal for the refreshes of a panel whose range slides along."""
+        bound = tuple(pair for pair in self.params if pair[0] not in _WINDOW)
+        return (self.source, self.text, bound, self.range.step_ms, self.labels, self.where, self.scope)
+
+
+_WINDOW = frozenset(("from_ms", "to_ms", "now_ms"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +144,8 @@ class Frame:
 
     `series[i]` holds the labels of rows `offsets[i]` to `offsets[i + 1]`; series are sorted by their labels. NaN is null ("known
     to have no value"), a missing row is "no data". `text` carries further columns (events). `covers_to_ms` is the instant up to
-    which the source's data is complete, where it knows (a snapshot's time); `asked_ms` is when the source was asked.
+    which the source's data is complete, where it knows (a snapshot's time); `asked_ms` is when the source was asked,
+    `fresh_to_ms` until when the answer counts as fresh (None where nobody keeps it), `stale` why an older answer stands here.
     """
 
     time: Times = field(default_factory=lambda: _NO_TIMES)
@@ -127,6 +156,8 @@ class Frame:
     notices: tuple[Notice, ...] = ()
     covers_to_ms: int | None = None
     asked_ms: int = 0
+    fresh_to_ms: int | None = None
+    stale: str | None = None
 
     def __len__(self) -> int:
         return len(self.time)
@@ -233,12 +264,14 @@ PartName = Literal["history", "live", "fallback"]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How one source took part in an answer."""
+    """How one source took part in an answer: how long it took, why it is missing, or why an older answer stands for it."""
 
     source: str
     part: PartName
     seconds: float
     error: BridgeError | None = None
+    stale: str | None = None
+    age_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -260,6 +293,12 @@ Fetch = Callable[[Statement], Awaitable[Frame]]
 
 #: Epoch milliseconds, injected wherever time is read.
 Clock = Callable[[], int]
+
+
+def age_text(age_ms: int) -> str:
+    """An age as people read it."""
+    seconds = max(age_ms, 0) // 1000
+    return f"{seconds}s" if seconds < 120 else f"{seconds // 60}min"
 
 
 def instant_text(time_ms: int) -> str:

@@ -20,9 +20,14 @@ from starlette.responses import Response
 from app.bridge import Bridge
 from app.catalog import Metric
 from app.errors import BridgeError, SourceTimeout
+from app.haproxy import Condition
 from app.model import Query, Result
+from app.policies import Guard
 from app.sources.base import Source
+from app.sync import BackendSync
 from app.telemetry import Telemetry
+from app.tier import RedisShelf
+from app.watch import Watch
 
 router = APIRouter()
 
@@ -31,17 +36,28 @@ _LAG_LIMIT_S = 1.0
 _LAG_EVERY_S = 0.25
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Operations:
-    """What the operational routes look at."""
+    """What the operational routes look at, and what runs beside the requests."""
 
     bridge: Bridge
     sources: Mapping[str, Source]
+    guards: Mapping[str, Guard]
+    watches: Mapping[str, Watch]
+    sync: BackendSync
     telemetry: Telemetry
+    shelf: RedisShelf | None = None
     #: sources that are configured but switched off
     off: tuple[str, ...] = ()
+    #: the greatest age at which any source's answer may still stand in
+    longest_stale_ms: int = 0
     draining: bool = False
     loop_lag_s: float = field(default=0.0)
+
+    def condition(self) -> Condition:
+        """What the load balancer is told."""
+        up = [watch for watch in self.watches.values() if watch.circuit.state == "closed"]
+        return Condition(ready=not self.draining, loop_lag_s=self.loop_lag_s, sources_up=len(up), sources=len(self.watches))
 
     async def watch_loop(self) -> None:
         """Measure for ever how late the event loop runs."""
@@ -75,10 +91,18 @@ async def readyz(request: Request) -> Response:
 async def health_sources(request: Request) -> dict[str, Any]:
     """Every source, asked now: up, how long it took, what answered, the age of its data, the last error."""
     operations = _operations(request)
-    found = await asyncio.gather(*(health(name, source) for name, source in operations.sources.items()))
+    found = await asyncio.gather(*(_watched_health(operations, name) for name in operations.sources))
     off = {name: {"up": False, "enabled": False, "error": "switched off in the configuration"} for name in operations.off}
     sources = dict(zip(operations.sources, found, strict=True)) | off
     return {"ok": all(source["up"] for source in sources.values() if source["enabled"]), "sources": sources}
+
+
+async def _watched_health(operations: Operations, name: str) -> dict[str, Any]:
+    """One source, asked now, and what its watch knows: the circuit, the last outage's reason, what is kept for the next one."""
+    watch, answers = operations.watches[name], operations.guards[name].cache.answers
+    found = await health(name, operations.sources[name])
+    circuit = {"breaker": watch.circuit.state, "next_try_s": round(watch.circuit.wait_s, 1), "last_error": watch.last_error}
+    return found | circuit | {"kept_answers": len(answers), "kept_bytes": answers.size_bytes}
 
 
 async def health(name: str, source: Source) -> dict[str, Any]:
@@ -122,7 +146,7 @@ async def _live_gauges(bridge: Bridge) -> list[GaugeMetricFamily]:
     now_ms = bridge.clock()
     queries = [_export_query(metric, now_ms) for metric in exported]
     results = await bridge.run(queries, budget_s=2.0)
-    return [_gauge(metric, result) for metric, result in zip(exported, results, strict=True) if result.error is None]
+    return [_gauge(metric, result) for metric, result in zip(exported, results, strict=True) if result.status == "fresh"]
 
 
 def _export_query(metric: Metric, now_ms: int) -> Query:
@@ -130,7 +154,7 @@ def _export_query(metric: Metric, now_ms: int) -> Query:
     # Only the open bucket: the live read alone is asked, and what cannot be had now is not exported at all.
     step_ms = max(metric.entry.resolution_s * 1000, 1000)
     open_ms = now_ms // step_ms * step_ms
-    return Query(metric.name, open_ms, open_ms + step_ms, step_ms=step_ms, by=by, instant=True)
+    return Query(metric.name, open_ms, open_ms + step_ms, step_ms=step_ms, by=by, instant=True, lane="background")
 
 
 def _gauge(metric: Metric, result: Result) -> GaugeMetricFamily:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -34,9 +35,59 @@ class Telemetry:
         )
         self.cache_misses = Counter("bridge_cache_misses", "Answers that had to be asked for", ("source",), registry=registry)
         self.cache_evictions = Counter("bridge_cache_evictions", "Answers dropped for room", ("source",), registry=registry)
+        self.stale = Counter("bridge_stale_responses", "Older answers served, marked", ("source",), registry=registry)
+        self.oldest_served = Gauge(
+            "bridge_oldest_served_seconds",
+            "Age of the oldest answer served in the last minute or two",
+            ("source",),
+            registry=registry,
+        )
+        self.breaker_state = Gauge(
+            "bridge_breaker_state", "The source's circuit: 0 closed, 1 half open, 2 open", ("source",), registry=registry
+        )
+        self.reconnects = Counter(
+            "bridge_source_reconnects", "Connection pools rebuilt after an outage", ("source",), registry=registry
+        )
+        self.stopped = Counter("bridge_cancelled_at_source", "Askings stopped at the source", ("source",), registry=registry)
+        self.shed = Counter("bridge_shed", "Requests refused because too many were under way", ("lane",), registry=registry)
+        self.sync_calls = Counter("bridge_sync_calls", "Backend sync calls by outcome", ("event", "outcome"), registry=registry)
+        self.coarser = Counter(
+            "bridge_coarser_answers", "Answers with a coarser step than asked, for want of time", registry=registry
+        )
         self.cache_bytes = Gauge("bridge_cache_bytes", "Size of the cached columns", ("source",), registry=registry)
         self.loop_lag = Gauge("bridge_event_loop_lag_seconds", "How late the event loop runs its timers", registry=registry)
         self.snapshot_age = Gauge("bridge_snapshot_age_seconds", "Age of the snapshot in use", ("source",), registry=registry)
+        self._oldest: dict[str, _Oldest] = {}
+
+    def stale_served(self, source: str, age_ms: int) -> None:
+        """An older answer was served."""
+        self.stale.labels(source).inc()
+        if source not in self._oldest:
+            oldest = self._oldest[source] = _Oldest()
+            self.oldest_served.labels(source).set_function(oldest.age_s)
+        self._oldest[source].note(age_ms / 1000)
+
+
+class _Oldest:
+    """The greatest age of this minute and the one before."""
+
+    def __init__(self) -> None:
+        self._minute = 0
+        self._ages_s = (0.0, 0.0)
+
+    def note(self, age_s: float) -> None:
+        self._turn()
+        self._ages_s = (max(self._ages_s[0], age_s), self._ages_s[1])
+
+    def age_s(self) -> float:
+        self._turn()
+        return max(self._ages_s)
+
+    def _turn(self) -> None:
+        minute = int(time.monotonic() // 60)
+        passed, self._minute = minute - self._minute, minute
+        if passed:
+            self._ages_s = (0.0, self._ages_s[0] if passed == 1 else 0.0)
 
 
 class _JsonLines(logging.Formatter):

@@ -13,7 +13,7 @@ live read knows only the present). `splice.seam_ms` then draws the line once bot
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.catalog.entries import Catalogue, Event, Metric
 from app.errors import BadQuery, LimitExceeded
@@ -84,7 +84,8 @@ def _plan(metric: Metric, query: Query, whole: TimeRange, now_ms: int, thin_ms: 
         if read is None or from_ms >= to_ms:
             return None
         asked_now = now_ms // 1000 * 1000 if to_ms > open_ms else 0
-        return read.statement(Ask(metric.name, TimeRange(from_ms, to_ms, whole.step_ms), query.by, query.where, asked_now))
+        found = read.statement(Ask(metric.name, TimeRange(from_ms, to_ms, whole.step_ms), query.by, query.where, asked_now))
+        return replace(found, lane="alert" if query.strict else query.lane, scope=query.scope)
 
     closed_end_ms = min(end_ms, open_ms) if metric.live else end_ms
     return Plan(

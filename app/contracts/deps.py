@@ -106,8 +106,8 @@ def reject_when_all_failed(results: Sequence[Result]) -> None:
 def result_headers(results: Sequence[Result]) -> dict[str, str]:
     """How each answer came about, for people and scripts.
 
-    `Bridge-Result` is a list (RFC 9651) of refIds with parameters: `"A";status=fresh;age_s=0.4` or
-    `"B";status=error;code=source_timeout`.
+    `Bridge-Result` is a list (RFC 9651) of refIds with parameters: `"A";status=fresh;age_s=0.4`,
+    `"B";status=stale;age_s=31.0;stale="rts"` or `"C";status=error;code=source_timeout`.
     `Server-Timing` has one entry per source: `rts;dur=1.3;desc="A live"` (ms).
     """
     timings = [
@@ -126,7 +126,9 @@ def _item(result: Result) -> str:
     if result.error is not None:
         return f"{item};code={result.error.code}"
     missing = sorted({asked.source for asked in result.asked if asked.error is not None})
-    return f"{item};age_s={result.age_s:.1f}" + (f';missing="{" ".join(missing)}"' if missing else "")
+    stale = sorted({asked.source for asked in result.asked if asked.stale is not None})
+    lists = "".join(f';{name}="{" ".join(found)}"' for name, found in (("missing", missing), ("stale", stale)) if found)
+    return f"{item};age_s={result.age_s:.1f}{lists}"
 
 
 def _token(ref_id: str) -> str:

@@ -63,7 +63,8 @@ def _frame(
     notices: list[dict[str, str]],
     several: bool,
 ) -> dict[str, Any]:
-    meta: dict[str, Any] = {"type": "timeseries-multi", "typeVersion": [0, 1], "custom": {"status": result.status}}
+    custom = {"status": result.status, "age_s": round(result.age_s, 3)}
+    meta: dict[str, Any] = {"type": "timeseries-multi", "typeVersion": [0, 1], "custom": custom}
     if notices:
         meta["notices"] = notices
     config = {"displayNameFromDS": legend(title, labels, several), "unit": unit}
@@ -91,6 +92,8 @@ def facts(catalogue: Catalogue, result: Result) -> dict[str, Any]:
                 "part": asked.part,
                 "ms": round(asked.seconds * 1000, 2),
                 "error": asked.error.message if asked.error else None,
+                "stale": asked.stale,
+                "age_s": round(asked.age_s, 3),
             }
             for asked in result.asked
         ],

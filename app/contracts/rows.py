@@ -24,7 +24,7 @@ from app.model import Query, Result
 router = APIRouter()
 
 _METHODS = ["GET", "HEAD", "POST"]
-_OWN = ("shape", "format", "limit", "cursor")
+_OWN = ("shape", "format", "limit", "cursor", "marks")
 _TYPES = {
     "json": JSON,
     "csv": "text/csv; charset=utf-8",
@@ -43,6 +43,8 @@ class Asked:
     format: str
     offset: int
     limit: int
+    #: whether each row says its status and age
+    marks: bool = False
 
 
 @router.api_route("/v1/rows", methods=_METHODS)
@@ -78,12 +80,16 @@ def parse(bridge: Bridge, params: Params, accept: str, max_rows: int, strict: bo
     if not grammar.unset(one(params, "cursor")):
         from_ms, to_ms, offset = read_cursor(str(one(params, "cursor")))
         asked = [replace(query, from_ms=from_ms, to_ms=to_ms) for query in asked]
+    marks = grammar.flag(one(params, "marks"), "marks")
+    if marks and one(params, "shape") == "wide":
+        raise BadQuery("marks: not with shape=wide, whose rows hold several answers; allowed: shape=long")
     return Asked(
         asked,
         grammar.choice(one(params, "shape"), "shape", ("long", "wide"), "long"),
         grammar.choice(one(params, "format"), "format", tuple(_TYPES), _accepted(accept)),
         offset,
         grammar.whole_number(one(params, "limit"), "limit", 1, max_rows, max_rows),
+        marks,
     )
 
 
@@ -112,7 +118,7 @@ def read_cursor(text: str) -> tuple[int, int, int]:
 
 def render(bridge: Bridge, asked: Asked, results: Sequence[Result]) -> bytes:
     """The body."""
-    table = wide_table(results) if asked.shape == "wide" else long_table(results, asked.queries[0].by)
+    table = wide_table(results) if asked.shape == "wide" else long_table(results, asked.queries[0].by, asked.marks)
     page = table.page(asked.offset, asked.limit)
     if asked.format != "json":
         return _ENCODERS[asked.format](page)

@@ -30,8 +30,8 @@ class Table:
         return Table(tuple((name, cells[first : first + count]) for name, cells in self.columns))
 
 
-def long_table(results: Sequence[Result], by: Sequence[str]) -> Table:
-    """time, metric, the labels, value: a row for each point."""
+def long_table(results: Sequence[Result], by: Sequence[str], marks: bool = False) -> Table:
+    """time, metric, the labels, value: a row for each point. With `marks` also its answer's status and age_s."""
     runs = [(result.query.metric, *run) for result in results if result.error is None for run in result.frame.runs()]
     lengths = [len(times) for _, _, times, _ in runs]
     time = np.concatenate([times for _, _, times, _ in runs]) if runs else np.empty(0, np.int64)
@@ -45,7 +45,16 @@ def long_table(results: Sequence[Result], by: Sequence[str]) -> Table:
     for label in by:
         cells = [found.get(label) for found in labels]
         columns.append((label, [cells[run] for run in owner]))
-    return Table((*columns, ("value", value[order])))
+    columns.append(("value", value[order]))
+    return Table((*columns, *_marks(results, names, owner)) if marks else tuple(columns))
+
+
+def _marks(results: Sequence[Result], names: Sequence[str], owner: Sequence[int]) -> list[tuple[str, Any]]:
+    """For clients that see nothing but rows: how each row's answer came about."""
+    by_metric = {result.query.metric: result for result in results}
+    statuses: list[str] = [by_metric[name].status for name in names]
+    ages = np.array([round(by_metric[name].age_s, 3) for name in names])
+    return [("status", [statuses[run] for run in owner]), ("age_s", ages[owner] if owner else np.empty(0))]
 
 
 def wide_table(results: Sequence[Result]) -> Table:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.model import Clock, Fetch
+from app.policies.breaker import Breaker
 from app.policies.cache import Cached
-from app.policies.limit import Limited
+from app.policies.limit import Limited, Places
 from app.policies.observe import Observed
-from app.policies.retry import Retried
+from app.policies.retry import Retried, RetryBudget
+from app.policies.shared import Shared, Shelf
 from app.policies.timeout import Deadline
 from app.telemetry import Telemetry
 
-__all__ = ["Policy", "guard"]
+__all__ = ["Common", "Guard", "Places", "Policy", "guard"]
 
 
 class Policy(BaseModel):
@@ -28,8 +31,14 @@ class Policy(BaseModel):
     concurrent: int = Field(5, ge=1, le=100, description="askings at the same time; the size of the source's pool")
     waiting: int = Field(40, ge=0, le=10_000, description="askings that may wait for a place; more are refused at once")
     fresh_s: float = Field(10.0, ge=0, le=3600, description="how long an answer may be served again; 0 asks every time")
-    cache_bytes: int = Field(64 << 20, ge=0, description="bytes of answers kept")
+    patience_s: float = Field(1.0, ge=0, le=60, description="wait for a newer answer before a soft-stale one is served, marked")
+    soft_s: float = Field(60.0, ge=0, le=3600, description="up to which age an answer is soft-stale")
+    stale_s: float = Field(900.0, ge=0, le=86_400, description="up to which age an answer may stand in, marked; 0 never")
+    cache_bytes: int = Field(16 << 20, ge=0, description="bytes of answers kept")
     cache_entries: int = Field(2000, ge=0)
+    failures: int = Field(3, ge=1, le=100, description="failures in a row after which the source is asked no more")
+    probe_s: float = Field(5.0, gt=0, le=600, description="how often a source that is asked no more is tried")
+    denied_s: float = Field(60.0, gt=0, le=3600, description="the same where the credentials were refused")
 
     @model_validator(mode="after")
     def _ladder(self) -> Policy:
@@ -41,11 +50,44 @@ class Policy(BaseModel):
 Sleep = Callable[[float], Awaitable[None]]
 
 
-def guard(name: str, fetch: Fetch, policy: Policy, telemetry: Telemetry, clock: Clock, sleep: Sleep) -> Fetch:
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What the policies of all sources share."""
+
+    telemetry: Telemetry
+    clock: Clock
+    sleep: Sleep
+    #: the places of all askings of the process
+    everyone: Places
+    #: where replicas share answers
+    shelf: Shelf | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A source with its policies around it: how to ask it, and the parts that the operators look at."""
+
+    fetch: Fetch
+    cache: Cached
+    breaker: Breaker
+    #: tells differently configured sources apart
+    fingerprint: str
+
+
+def guard(name: str, fetch: Fetch, policy: Policy, common: Common, fingerprint: str = "") -> Guard:
     """The source's fetch with its policies around it; the order is the design's (a test pins it)."""
-    fetch = Deadline(name, fetch, policy.attempt_timeout_s, "attempt")  # innermost: bounds what one connection is held for
-    fetch = Limited(name, fetch, policy.concurrent, policy.waiting)  # inside the retry: a back-off holds no place
-    fetch = Retried(fetch, policy.attempts, sleep)
+    telemetry, clock = common.telemetry, common.clock
+    stopped = telemetry.stopped.labels(name).inc
+    fetch = Deadline(
+        name, fetch, policy.attempt_timeout_s, "attempt", stopped
+    )  # innermost: bounds what one connection is held for
+    fetch = Limited(
+        name, fetch, policy.concurrent, policy.waiting, common.everyone
+    )  # inside the retry: a back-off holds no place
+    fetch = Retried(fetch, policy.attempts, common.sleep, RetryBudget())
     fetch = Deadline(name, fetch, policy.total_timeout_s, "total")  # waiting and retrying included
-    fetch = Cached(name, fetch, policy, telemetry, clock)  # outside everything that fails
-    return Observed(name, fetch, telemetry)  # outermost: counts what the caller really got
+    fetch = breaker = Breaker(name, fetch, policy, telemetry)  # outside the limit: a cancelled asking is no failure
+    if common.shelf is not None:
+        fetch = Shared(name, fetch, policy, common.shelf, fingerprint, telemetry, clock)  # what others got is no matter of ours
+    cache = Cached(name, fetch, policy, telemetry, clock)  # outside everything that fails
+    return Guard(Observed(name, cache, telemetry, clock), cache, breaker, fingerprint)  # outermost: what the caller really got

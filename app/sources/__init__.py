@@ -10,7 +10,9 @@ from pydantic import Field
 from app.sources.clickhouse import ClickHouseConfig, ClickHouseRead
 from app.sources.duckdb import DuckDBConfig, DuckDBRead
 from app.sources.prometheus import PrometheusConfig, PrometheusRead
-from app.sources.redis import RedisConfig, RedisRead
+from app.sources.redis import RedisConfig, RedisRead, RedisSource
+
+__all__ = ["READS", "AnySource", "RedisSource"]
 
 #: The connection of any source, told apart by its `kind`.
 AnySource = Annotated[RedisConfig | ClickHouseConfig | DuckDBConfig | PrometheusConfig, Field(discriminator="kind")]

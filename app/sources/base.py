@@ -59,6 +59,8 @@ class Read(Strict):
 
     #: True when a live read can answer for a range of buckets, False when it knows only the present instant.
     ranged: ClassVar[bool] = True
+    #: True when fewer buckets are less work for the source.
+    spared_by_coarser: ClassVar[bool] = False
 
     source: Name
     labels: dict[Name, str] = Field(default_factory=dict)
@@ -76,6 +78,14 @@ class Read(Strict):
         return iter(())
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What tells a server from the one that it was before: its process (run id), and how many keys it has."""
+
+    run_id: str
+    keys: int
+
+
 class Source(Protocol):
     """One configured upstream. It binds values, translates its driver's errors, and makes cancellation real; nothing else.
 
@@ -89,6 +99,9 @@ class Source(Protocol):
 
     async def close(self) -> None:
         """Give every connection and thread back."""
+
+    async def reconnect(self) -> None:
+        """Let go of idle connections after an outage; those in use are dropped when their askings end."""
 
     async def fetch(self, statement: Statement) -> Frame:
         """Ask. Raises SourceError; when cancelled, stops the work at the store before it returns."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from uuid import uuid4
 
 import numpy as np
@@ -57,6 +57,8 @@ class ClickHouseRead(Read):
     asked for). `labels` maps each label to its column. Labels are compared and returned as text, NULL as the empty text.
     """
 
+    spared_by_coarser: ClassVar[bool] = True
+
     sql: str
 
     def statement(self, ask: Ask) -> Statement:
@@ -98,6 +100,10 @@ class ClickHouseSource:
         if self._kills:
             await asyncio.wait(self._kills)
         await self._link.close()
+
+    async def reconnect(self) -> None:
+        """Let go of kept connections."""
+        await self._link.renew()
 
     async def fetch(self, statement: Statement) -> Frame:
         """Ask. Raises SourceError. Cancelled, it stops the query at the server and waits for that 0.2 s at most."""

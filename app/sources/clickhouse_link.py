@@ -110,6 +110,9 @@ class Link(Protocol):
     async def close(self) -> None:
         """Give connections and threads back."""
 
+    async def renew(self) -> None:
+        """Let go of kept connections; new ones are made when needed."""
+
 
 class Wire:
     """HTTP: one client whose connection pool bounds the queries, and one for kills, so that a kill never queues behind queries.
@@ -143,7 +146,7 @@ class Wire:
 
     async def close(self) -> None:
         """See Link."""
-        connecting = self._connecting
+        connecting, self._connecting = self._connecting, None
         if connecting is None:
             return
         connecting.cancel()
@@ -151,6 +154,10 @@ class Wire:
         if not connecting.cancelled() and connecting.exception() is None:
             for client in connecting.result():
                 await client.close()
+
+    async def renew(self) -> None:
+        """See Link."""
+        await self.close()
 
     async def _clients(self) -> tuple[AsyncClient, AsyncClient]:
         if self._connecting is None:
@@ -220,6 +227,9 @@ class Embedded:
     async def close(self) -> None:
         """See Link."""
         await asyncio.to_thread(self._close)
+
+    async def renew(self) -> None:
+        """Nothing: there is no connection that could be cut."""
 
     def _query(self, query_id: str, text: str, params: dict[str, Any]) -> Columns:
         client = self._client()

@@ -119,6 +119,9 @@ class DuckDBSource:
         await asyncio.get_running_loop().run_in_executor(self._opener, self._snapshots.close)
         self._opener.shutdown()
 
+    async def reconnect(self) -> None:
+        """Nothing: each fetch looks for the newest snapshot."""
+
     async def fetch(self, statement: Statement) -> Frame:
         """Ask the newest snapshot. Raises SourceError. Cancelled, it interrupts the query and waits for that 0.25 s at most."""
         with translate(self.name, _ERRORS):

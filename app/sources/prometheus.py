@@ -12,7 +12,7 @@ import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import aiohttp
 import numpy as np
@@ -89,6 +89,8 @@ class PrometheusRead(Read):
     range of a rate: the step, or the source's `min_window_s` where that is longer. `labels` maps each label to Prometheus' name.
     """
 
+    spared_by_coarser: ClassVar[bool] = True
+
     query: str
 
     def statement(self, ask: Ask) -> Statement:
@@ -122,6 +124,12 @@ class PrometheusSource:
         """Close every connection."""
         if self._session is not None:
             await self._session.close()
+
+    async def reconnect(self) -> None:
+        """Let go of every connection; the next fetch makes new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     def _connected(self) -> aiohttp.ClientSession:
         """The connections; made by the first fetch, because they belong to its event loop."""

@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, SecretStr, Tag
 
 from app.errors import SourceOverloaded
 from app.model import Frame, Statement
-from app.sources.base import SourceConfig
+from app.sources.base import Memory, SourceConfig
 from app.sources.redis_events import EventsRead
 from app.sources.redis_hashes import HashesRead, HashRead
 from app.sources.redis_reads import Asking, KeyRead
@@ -69,6 +69,8 @@ class RedisSource:
     def __init__(self, name: str, config: RedisConfig) -> None:
         self.name = name
         self._config = config
+        #: what the server had in memory at the last ping, where it tells
+        self.memory: Memory | None = None
         self._wire = Wire(
             name,
             _address(config),
@@ -94,11 +96,33 @@ class RedisSource:
             raise SourceOverloaded(self.name, f"{len(frame)} rows; at most {config.max_rows} are allowed (max_rows)")
         return frame
 
+    async def reconnect(self) -> None:
+        """Close the idle connections; askings make new ones."""
+        await self._wire.renew()
+
     async def ping(self) -> str:
-        """`Redis` and its version, where it tells that to us. Raises SourceError."""
-        _, info = await self._wire.ask([("PING",), ("INFO", "server")], missing=("unknown command", "no permissions"))
-        facts = dict(line.split(":", 1) for line in (info or b"").decode().splitlines() if ":" in line)
+        """`Redis` and its version, where it tells that to us; notes the server's memory. Raises SourceError."""
+        _, info = await self._wire.ask([("PING",), ("INFO",)], missing=("unknown command", "no permissions"))
+        facts = _facts(info)
+        if "run_id" in facts:
+            self.memory = Memory(facts["run_id"], _keys(facts.get(f"db{self._config.db}", "")))
         return f"Redis {facts.get('redis_version', '(version not told)')}"
+
+    @property
+    def server(self) -> str:
+        """host:port, the same for all sources that are one server."""
+        return f"{self._config.host}:{self._config.port}"
+
+
+def _facts(info: bytes | None) -> dict[str, str]:
+    """INFO's lines; none where it is not allowed."""
+    return dict(line.split(":", 1) for line in (info or b"").decode().splitlines() if ":" in line)
+
+
+def _keys(keyspace: str) -> int:
+    """From `keys=12,expires=0,...`; a database without keys has no such line."""
+    found = dict(pair.split("=", 1) for pair in keyspace.split(",") if "=" in pair)
+    return int(found.get("keys", 0))
 
 
 def _address(config: RedisConfig) -> dict[str, Any]:

@@ -105,6 +105,13 @@ class Wire:
         for connection in self._all:
             await connection.disconnect()
 
+    async def renew(self) -> None:
+        """Close the connections that nobody is using; they are made anew when needed."""
+        idle = [self._free.get_nowait() for _ in range(self._free.qsize())]
+        for connection in idle:
+            await connection.disconnect(nowait=True)
+            self._free.put_nowait(connection)
+
     async def _borrowed(self, packed: bytes, count: int) -> list[Reply]:
         connection = await self._take()
         try:

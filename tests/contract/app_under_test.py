@@ -85,6 +85,9 @@ class Scripted:
     async def close(self) -> None:
         """Nothing."""
 
+    async def reconnect(self) -> None:
+        """Nothing."""
+
     async def ping(self) -> str:
         """Its name, or its failure."""
         if isinstance(self.answer, BridgeError):
@@ -132,9 +135,13 @@ def settings(**http: object) -> Settings:
     """Settings whose sources never connect; nothing is cached."""
     addresses: dict[str, dict[str, str]] = {"prometheus": {"url": "http://127.0.0.1:1"}, "duckdb": {"snapshots": "nowhere"}}
     sources = {
-        name: {"connect": {"kind": kind, **addresses.get(kind, {})}, "policy": {"fresh_s": 0}} for name, kind in KINDS.items()
+        name: {
+            "connect": {"kind": kind, **addresses.get(kind, {})},
+            "policy": {"fresh_s": 0, "stale_s": 0, "failures": 100, "attempt_timeout_s": 0.4, "total_timeout_s": 0.4},
+        }
+        for name, kind in KINDS.items()
     }
-    return settings_from({"sources": sources, "http": http, "request": {"budget_s": 0.5}}, "test")
+    return settings_from({"sources": sources, "http": http, "request": {"budget_s": 0.5}, "agent": {"port": None}}, "test")
 
 
 def bench(text: str = TEXT, fresh_s: float = 0, **http: object) -> Bench:

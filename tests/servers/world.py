@@ -62,7 +62,7 @@ class Stores:
             "duckdb": {"connect": {"kind": "duckdb", "snapshots": str(self.snapshots), "poll_s": 0}, "policy": policy},
             "prometheus": {"connect": {"kind": "prometheus", "url": prometheus, "min_window_s": MIN_WINDOW_S}, "policy": policy},
         }
-        return settings_from({"sources": sources}, "test")
+        return settings_from({"sources": sources, "agent": {"port": None}}, "test")
 
     def app(self, fresh_s: float = 0.0, now_ms: int | None = None, **ports: int) -> FastAPI:
         """A bridge over the stores; its clock stands still at the world's end unless told otherwise."""

@@ -163,22 +163,6 @@ async def test_an_instant_answer_is_the_newest_point_of_each_label_set() -> None
     assert shown(result.frame) == {"account=A1": {OPEN: 3.0}, "account=A2": {OPEN - MINUTE: 5.0}}
 
 
-async def test_no_more_than_the_limit_of_queries_run_at_once() -> None:
-    running = most = 0
-
-    async def counted() -> Frame:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        await asyncio.sleep(0.002)
-        running -= 1
-        return Frame()
-
-    asked = bridge(lake=counted, hot=Frame())
-    await asked.run([query(ref_id=str(place)) for place in range(50)], budget_s=5)
-    assert most == 20
-
-
 async def test_too_many_queries_are_refused_before_any_is_asked() -> None:
     with pytest.raises(LimitExceeded, match="targets: 51 in one request; at most 50 are allowed"):
         await ask(bridge(), *[query()] * 51)

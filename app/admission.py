@@ -1,0 +1,69 @@
+"""Letting requests in: a bound on those under way, and one heavy step at a time, so that an overload is refused quickly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from app.errors import TooBusy
+from app.model import LANES, Lane
+from app.telemetry import Telemetry
+
+
+class Admission:
+    """At most `most` requests at the same time; one more is refused at once. Alert rules may use the last tenth alone."""
+
+    def __init__(self, most: int, telemetry: Telemetry) -> None:
+        self._most = most
+        self._telemetry = telemetry
+        self.under_way = 0
+
+    @contextmanager
+    def admitted(self, lane: Lane) -> Iterator[None]:
+        """Room for one request while the block runs. Raises TooBusy."""
+        if self.under_way >= self._limit(lane):
+            self._telemetry.shed.labels(lane).inc()
+            raise TooBusy(f"{self.under_way} requests are under way; try again in a second")
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+
+    def _limit(self, lane: Lane) -> int:
+        return self._most if lane == "alert" else max(self._most * 9 // 10, 1)
+
+
+class Turnstile:
+    """Lets one waiter through per turn of the event loop, alert rules first.
+
+    Steps that only compute (joining, thinning, writing JSON) are a few milliseconds each. When many are ready, asyncio runs them
+    all before it looks at a socket again, and a probe or a refusal waits for the sum. Behind a turnstile it waits for one.
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in LANES}
+        self._turning = False
+
+    async def passed(self, lane: Lane) -> None:
+        """Return when it is this caller's turn."""
+        loop = asyncio.get_running_loop()
+        if not self._turning:
+            self._turning = True
+            loop.call_soon(self._turn)
+            return
+        turn = loop.create_future()
+        self._queues[lane].append(turn)
+        await turn
+
+    def _turn(self) -> None:
+        for queue in self._queues.values():
+            while queue:
+                turn = queue.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    asyncio.get_running_loop().call_soon(self._turn)
+                    return
+        self._turning = False
