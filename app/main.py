@@ -31,7 +31,7 @@ from app.model import Clock, Lane
 from app.outages import Outages
 from app.policies import Common, Guard, Places, guard
 from app.sources import RedisSource
-from app.sources.base import Source
+from app.sources.base import Source, telling_skew
 from app.sync import BackendSync
 from app.telemetry import Telemetry
 from app.tier import RedisShelf
@@ -130,7 +130,7 @@ def assemble(settings: Settings, catalogue: Catalogue, sources: Mapping[str, Sou
     shelf = RedisShelf(settings.tier) if settings.tier.host else None
     common = Common(telemetry, clock, asyncio.sleep, Places(settings.request.concurrent), shelf)
     guards = {
-        name: guard(name, source.fetch, settings.sources[name].policy, common, _fingerprint(settings, name))
+        name: guard(name, telling_skew(source), settings.sources[name].policy, common, _fingerprint(settings, name))
         for name, source in sources.items()
     }
     request = settings.request

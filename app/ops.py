@@ -23,7 +23,7 @@ from app.errors import BridgeError, SourceTimeout
 from app.haproxy import Condition
 from app.model import Query, Result
 from app.policies import Guard
-from app.sources.base import Source
+from app.sources.base import Source, skew_text
 from app.sync import BackendSync
 from app.telemetry import Telemetry
 from app.tier import RedisShelf
@@ -102,7 +102,12 @@ async def _watched_health(operations: Operations, name: str) -> dict[str, Any]:
     watch, answers = operations.watches[name], operations.guards[name].cache.answers
     found = await health(name, operations.sources[name])
     circuit = {"breaker": watch.circuit.state, "next_try_s": round(watch.circuit.wait_s, 1), "last_error": watch.last_error}
-    return found | circuit | {"kept_answers": len(answers), "kept_bytes": answers.size_bytes}
+    source = operations.sources[name]
+    clock = {
+        "clock_skew_s": None if source.skew_s is None else round(source.skew_s, 3),
+        "warning": skew_text(source) or source.warning,
+    }
+    return found | circuit | clock | {"kept_answers": len(answers), "kept_bytes": answers.size_bytes}
 
 
 async def health(name: str, source: Source) -> dict[str, Any]:

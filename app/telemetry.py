@@ -56,6 +56,9 @@ class Telemetry:
         )
         self.cache_bytes = Gauge("bridge_cache_bytes", "Size of the cached columns", ("source",), registry=registry)
         self.loop_lag = Gauge("bridge_event_loop_lag_seconds", "How late the event loop runs its timers", registry=registry)
+        self.clock_skew = Gauge(
+            "bridge_clock_skew_seconds", "How far a store's clock is ahead of the bridge's", ("source",), registry=registry
+        )
         self.snapshot_age = Gauge("bridge_snapshot_age_seconds", "Age of the snapshot in use", ("source",), registry=registry)
         self._oldest: dict[str, _Oldest] = {}
 

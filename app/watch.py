@@ -11,7 +11,7 @@ from collections.abc import Callable
 from app.errors import BridgeError, SourceCrashed, SourceError, SourceTimeout
 from app.policies import Guard
 from app.policies.breaker import Circuit, State
-from app.sources.base import Source
+from app.sources.base import SKEW_LIMIT_S, Source
 from app.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Watch:
         self._every_s = every_s
         self._answered = answered
         self._failed = failed
+        self._clock_is_off = False
         self.last_error: str | None = None
         guard.breaker.listeners.append(self._changed)
 
@@ -88,7 +89,18 @@ class Watch:
                 await self._source.reconnect()
             self._telemetry.reconnects.labels(self._name).inc()
         self._breaker.probe_passed()
+        self._compare_clocks()
         self._answered()
+
+    def _compare_clocks(self) -> None:
+        skew_s = self._source.skew_s
+        if skew_s is None:
+            return
+        self._telemetry.clock_skew.labels(self._name).set(skew_s)
+        off = abs(skew_s) > SKEW_LIMIT_S
+        if off and not self._clock_is_off:
+            _log.warning("%s: its clock is %.1fs off the bridge's; its live edge is off by as much", self._name, skew_s)
+        self._clock_is_off = off
 
     def _changed(self, state: State, circuit: Circuit) -> None:
         if state == "open":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import re2
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import BadQuery, BridgeError, SourceCrashed, SourceError
-from app.model import Frame, Matcher, Statement, TimeRange
+from app.model import Fetch, Frame, Matcher, Notice, Statement, TimeRange
 
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,63}$")]
 
@@ -78,6 +79,20 @@ class Read(Strict):
         return iter(())
 
 
+#: Clocks further apart than this make a live edge wrong by as much.
+SKEW_LIMIT_S = 2.0
+
+
+def wall_ms() -> int:
+    """The clock of the bridge's own host, epoch ms, to compare a store's with."""
+    return time.time_ns() // 1_000_000
+
+
+def skew_s(store_ms: float, before_ms: int) -> float:
+    """How far a store's clock is ahead of ours, seconds, when it was read at some moment since `before_ms`."""
+    return (store_ms - (before_ms + wall_ms()) / 2) / 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """What tells a server from the one that it was before: its process (run id), and how many keys it has."""
@@ -94,6 +109,14 @@ class Source(Protocol):
 
     name: str
 
+    @property
+    def skew_s(self) -> float | None:
+        """How far the store's clock was ahead of ours at the last ping, None where it does not tell."""
+
+    @property
+    def warning(self) -> str | None:
+        """What an operator should know of a store that answers, None where all is well."""
+
     async def open(self) -> None:
         """Make ready to connect. A store that is down is no error here."""
 
@@ -108,6 +131,24 @@ class Source(Protocol):
 
     async def ping(self) -> str:
         """The cheapest question that shows the store answers; a word on what answered, its version say. Raises SourceError."""
+
+
+def skew_text(source: Source) -> str | None:
+    """What to say of a store whose clock is too far from ours."""
+    if source.skew_s is None or abs(source.skew_s) <= SKEW_LIMIT_S:
+        return None
+    return f"its clock is {abs(source.skew_s):.1f}s {'ahead of' if source.skew_s > 0 else 'behind'} the bridge's"
+
+
+def telling_skew(source: Source) -> Fetch:
+    """The source's fetch; while its clock is off, each answer says so."""
+
+    async def fetch(statement: Statement) -> Frame:
+        frame = await source.fetch(statement)
+        text = skew_text(source)
+        return frame.remark(Notice("warning", f"{source.name}: {text}")) if text else frame
+
+    return fetch
 
 
 #: A driver's exception class -> the failure it is, or a function that decides from the exception.

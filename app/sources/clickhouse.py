@@ -17,6 +17,7 @@ import numpy as np
 
 from app.errors import SourceRejected
 from app.model import Frame, Statement, Times, frame_of_columns
+from app.sources import base
 from app.sources.base import Ask, Read, translate
 from app.sources.clickhouse_link import ERRORS, ClickHouseAddress, Columns, Embedded, Link, Wire
 from app.sources.sql import Dialect, fill, template_problems
@@ -90,6 +91,8 @@ class ClickHouseSource:
     def __init__(self, name: str, config: ClickHouseConfig) -> None:
         self.name = name
         self._link: Link = Wire(config) if config.interface == "http" else Embedded(config)
+        self.skew_s: float | None = None
+        self.warning: str | None = None
         self._kills: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -118,7 +121,9 @@ class ClickHouseSource:
 
     async def ping(self) -> str:
         """The server's version. Raises SourceError."""
-        columns = await self._ask("SELECT version() AS version", {})
+        before_ms = base.wall_ms()
+        columns = await self._ask("SELECT version() AS version, toUnixTimestamp64Milli(now64(3)) AS now_ms", {})
+        self.skew_s = base.skew_s(columns["now_ms"][0], before_ms)
         return f"ClickHouse {columns['version'][0]}"
 
     async def _ask(self, text: str, params: dict[str, Any]) -> Columns:

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from app.errors import SourceGarbled, SourceOverloaded, SourceRejected, SourceTimeout, SourceUnavailable
 from app.model import Frame, Notice, Statement, TimeRange, Values, frame_of_columns, instant_text
+from app.sources import base
 from app.sources.base import Ask, ErrorTable, Read, SourceConfig, translate
 from app.sources.duckdb_snapshots import Snapshot, Snapshots
 from app.sources.sql import Dialect, fill, template_problems
@@ -109,6 +110,18 @@ class DuckDBSource:
         self._snapshots = Snapshots(config.snapshots, self._connect, config.poll_s)
         self._opener = ThreadPoolExecutor(1, f"{name}-open")
         self._workers = ThreadPoolExecutor(config.pool_size, name)
+
+    @property
+    def skew_s(self) -> float | None:
+        """How far in the future the snapshot in use is dated; None where it is not."""
+        current = self._snapshots.current
+        ahead_s = 0.0 if current is None else (current.covers_to_ms - base.wall_ms()) / 1000
+        return ahead_s if ahead_s > 0 else None
+
+    @property
+    def warning(self) -> str | None:
+        """Why the newest snapshot is not the one in use."""
+        return self._snapshots.problem
 
     async def open(self) -> None:
         """Nothing: the first fetch opens the newest snapshot."""

@@ -11,6 +11,8 @@ import json
 import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -29,6 +31,7 @@ from app.errors import (
     SourceUnavailable,
 )
 from app.model import Frame, Labels, Matcher, Notice, Statement, TimeRange, Times, Values, frame_of_runs
+from app.sources import base
 from app.sources.base import Ask, ErrorTable, Read, SourceConfig, accepts, pattern, translate
 
 #: Prometheus refuses more points a series than this.
@@ -116,6 +119,8 @@ class PrometheusSource:
         self._config = config
         self._url = str(config.url).rstrip("/")
         self._session: aiohttp.ClientSession | None = None
+        self.skew_s: float | None = None
+        self.warning: str | None = None
 
     async def open(self) -> None:
         """Nothing: connections are made when first needed."""
@@ -222,12 +227,20 @@ class PrometheusSource:
             allow_redirects=False,
         ) as reply:
             body = await _bounded(reply)
+            self._compare_clocks(reply.headers.get("date"))
         if reply.status // 100 == 2 or reply.headers.get("content-type", "").startswith("application/json"):
             answer = orjson.loads(body)
             if answer["status"] == "success":
                 return answer["data"], answer.get("warnings") or []
             raise _BY_TYPE.get(answer.get("errorType"), SourceRejected)(self.name, str(answer.get("error"))[:300])
         raise _failure(reply.status)(self.name, f"answered with status {reply.status}")
+
+    def _compare_clocks(self, date: str | None) -> None:
+        """A Date header has whole seconds: half of one is added, for the part that was cut off."""
+        if date is None:
+            return
+        with suppress(ValueError, TypeError):
+            self.skew_s = base.skew_s(parsedate_to_datetime(date).timestamp() * 1000 + 500, base.wall_ms())
 
     def _frame(self, answers: Iterable[tuple[list[Series], list[str]]], statement: Statement) -> Frame:
         kept: dict[Labels, list[tuple[Times, Values]]] = {}

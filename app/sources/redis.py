@@ -6,12 +6,14 @@ redis_timeseries. This file is where they meet the connection.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, SecretStr, Tag
 
 from app.errors import SourceOverloaded
 from app.model import Frame, Statement
+from app.sources import base
 from app.sources.base import Memory, SourceConfig
 from app.sources.redis_events import EventsRead
 from app.sources.redis_hashes import HashesRead, HashRead
@@ -19,6 +21,9 @@ from app.sources.redis_reads import Asking, KeyRead
 from app.sources.redis_sizes import SizeRead, StreamRead
 from app.sources.redis_timeseries import TimeSeriesRead
 from app.sources.redis_wire import Wire
+
+#: of maxmemory
+_FULL = 0.9
 
 __all__ = ["RedisConfig", "RedisRead", "RedisSource"]
 
@@ -71,6 +76,8 @@ class RedisSource:
         self._config = config
         #: what the server had in memory at the last ping, where it tells
         self.memory: Memory | None = None
+        self.skew_s: float | None = None
+        self.warning: str | None = None
         self._wire = Wire(
             name,
             _address(config),
@@ -102,8 +109,11 @@ class RedisSource:
 
     async def ping(self) -> str:
         """`Redis` and its version, where it tells that to us; notes the server's memory. Raises SourceError."""
-        _, info = await self._wire.ask([("PING",), ("INFO",)], missing=("unknown command", "no permissions"))
+        before_ms = base.wall_ms()
+        _, now, info = await self._wire.ask([("PING",), ("TIME",), ("INFO",)], missing=("unknown command", "no permissions"))
         facts = _facts(info)
+        self.skew_s = base.skew_s(int(now[0]) * 1000 + int(now[1]) / 1000, before_ms) if now else None
+        self.warning = _memory_warning(facts)
         if "run_id" in facts:
             self.memory = Memory(facts["run_id"], _keys(facts.get(f"db{self._config.db}", "")))
         return f"Redis {facts.get('redis_version', '(version not told)')}"
@@ -117,6 +127,13 @@ class RedisSource:
 def _facts(info: bytes | None) -> dict[str, str]:
     """INFO's lines; none where it is not allowed."""
     return dict(line.split(":", 1) for line in (info or b"").decode().splitlines() if ":" in line)
+
+
+def _memory_warning(facts: Mapping[str, str]) -> str | None:
+    used, most = int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))
+    if not most or used < _FULL * most:
+        return None
+    return f"{used / most:.0%} of maxmemory is used: writers will be refused, or keys evicted"
 
 
 def _keys(keyspace: str) -> int:

@@ -78,6 +78,8 @@ class Scripted:
     answer: Answer = field(default_factory=Frame)
     asked: list[Statement] = field(default_factory=list)
     cancelled: int = 0
+    skew_s: float | None = None
+    warning: str | None = None
 
     async def open(self) -> None:
         """Nothing."""
