@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -212,23 +213,31 @@ class DuckDBSource:
             raise SourceOverloaded(self.name, f"more than {self._config.max_rows} rows (max_rows)")
         if times.dtype.kind not in "iu" and len(times):
             raise SourceRejected(self.name, "the column `time` is no integer; write epoch_ms(...) AS time")
-        notices, covers_ms = self._marks(snapshot)
+        marks = self._marks(snapshot)
         if "value" not in columns:
-            return _events(times, columns, notices, covers_ms)
+            return replace(_events(times, columns), **marks)
         found: dict[str, Any] = {label: np.ma.filled(columns[label], None) for label in labels}
         times = times.astype(np.int64)
-        return frame_of_columns(times, _floats(columns["value"]), found, notices=notices, covers_to_ms=covers_ms)
+        return frame_of_columns(times, _floats(columns["value"]), found, **marks)
 
-    def _marks(self, snapshot: Snapshot) -> tuple[tuple[Notice, ...], int]:
-        """What must be said of the snapshot, and up to when it is complete (never the future)."""
+    def _marks(self, snapshot: Snapshot) -> dict[str, Any]:
+        """Of the frame: up to when the snapshot is complete (never the future), and what must be said of it.
+
+        A snapshot that stands in for a newer one makes a stale answer, as old as it is itself.
+        """
+        now_ms = base.wall_ms()
+        covers_ms = min(snapshot.covers_to_ms, now_ms)
+        marks: dict[str, Any] = {"covers_to_ms": covers_ms}
         notices = []
         if self._snapshots.problem is not None:
-            shown = f"the snapshot of {instant_text(snapshot.covers_to_ms)} is shown"
-            notices.append(Notice("warning", f"{self.name}: {self._snapshots.problem}; {shown}"))
-        now_ms = time.time_ns() // 1_000_000
+            text = f"{self._snapshots.problem}; the snapshot of {instant_text(snapshot.covers_to_ms)} is shown"
+            if self._snapshots.stands_in:
+                marks |= {"stale": text, "asked_ms": covers_ms}
+            else:
+                notices.append(Notice("warning", f"{self.name}: {text}"))
         if snapshot.covers_to_ms > now_ms + 2000:
             notices.append(Notice("warning", f"{self.name}: snapshot {snapshot.name} is dated in the future"))
-        return tuple(notices), min(snapshot.covers_to_ms, now_ms)
+        return marks | {"notices": tuple(notices)}
 
 
 class _Call:
@@ -267,7 +276,7 @@ def _floats(column: Any) -> Values:
     return values
 
 
-def _events(times: Any, columns: dict[str, Any], notices: tuple[Notice, ...], covers_ms: int) -> Frame:
+def _events(times: Any, columns: dict[str, Any]) -> Frame:
     order = np.argsort(times, kind="stable")
     text = {
         name: tuple(None if cell is None else str(cell) for cell in np.ma.filled(column.astype(object), None)[order])
@@ -276,4 +285,4 @@ def _events(times: Any, columns: dict[str, Any], notices: tuple[Notice, ...], co
     }
     series, offsets = (((),), (0, len(times))) if len(times) else ((), (0,))
     ordered = times[order].astype(np.int64)
-    return Frame(ordered, np.full(len(times), np.nan), series, offsets, text, notices, covers_ms)
+    return Frame(ordered, np.full(len(times), np.nan), series, offsets, text)

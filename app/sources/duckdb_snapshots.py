@@ -64,8 +64,10 @@ class Snapshots:
         self._poll_s = poll_s
         self._looked_s = float("-inf")
         self.current: Snapshot | None = None
-        #: why the newest snapshot is not the one in use
+        #: what is wrong with the folder
         self.problem: str | None = None
+        #: whether the snapshot in use stands in for a newer one that does not open, or is there no more
+        self.stands_in = False
 
     def lease(self) -> Snapshot:
         """The newest snapshot that opens, counted as in use; `release` it. Raises duckdb.IOException when there is none."""
@@ -86,7 +88,7 @@ class Snapshots:
             self.current = None
 
     def _refresh(self) -> None:
-        self.problem = None
+        self.problem, self.stands_in = None, False
         for name in self._candidates():
             if self.current is not None and name == self.current.name:
                 return
@@ -95,8 +97,10 @@ class Snapshots:
                 self.close()
                 self.current = opened
                 return
-        if self.current is None and self.problem is None:
-            self.problem = f"no snapshot in {self._folder}"
+        self.stands_in = self.current is not None
+        if self.problem is None:
+            gone = "no snapshot" if self.current is None else f"snapshot {self.current.name} is gone, and there is no other"
+            self.problem = f"{gone} in {self._folder}"
 
     def _candidates(self) -> Iterator[str]:
         """Names to try, best first: what the pointer says, then all there are from the newest to the one in use."""
@@ -126,4 +130,5 @@ class Snapshots:
             return Snapshot(name, covers, self._connect(self._folder / name))
         except duckdb.Error as problem:
             self.problem = self.problem or f"snapshot {name} cannot be opened: {str(problem).splitlines()[0][:120]}"
+            self.stands_in = True
             return None

@@ -215,17 +215,26 @@ async def test_an_old_snapshot_is_closed_when_its_last_query_has_ended(lake: Duc
         first.connection.execute("SELECT 1")
 
 
-async def test_a_damaged_snapshot_leaves_the_one_before_and_says_so(lake: DuckDBSource, snapshots: SnapshotPublisher) -> None:
+async def test_for_a_damaged_snapshot_the_one_before_stands_in_and_is_as_old_as_it_is(
+    lake: DuckDBSource, snapshots: SnapshotPublisher
+) -> None:
     await ask(lake)
     damaged = snapshot_name(70_000)
     (snapshots.snapshots / damaged).write_bytes(b"not a database" * 1000)
     snapshots.point(damaged)
     found = await ask(lake)
-    assert found.covers_to_ms == 60_000
-    assert [notice.severity for notice in found.notices] == ["warning"]
-    assert f"snapshot {damaged} cannot be opened" in found.notices[0].text
+    assert (found.covers_to_ms, found.asked_ms) == (60_000, 60_000)
+    assert f"snapshot {damaged} cannot be opened" in str(found.stale)
     await asyncio.to_thread(snapshots.publish, 80_000)
-    assert (await ask(lake)).notices == ()
+    assert (await ask(lake)).stale is None
+
+
+async def test_a_snapshot_whose_file_is_gone_goes_on_serving_marked(lake: DuckDBSource, snapshots: SnapshotPublisher) -> None:
+    await ask(lake)
+    for file in snapshots.snapshots.iterdir():
+        file.unlink()
+    found = await ask(lake)
+    assert (found.asked_ms, "is gone, and there is no other" in str(found.stale)) == (60_000, True)
 
 
 @pytest.mark.parametrize("pointer", [None, "", "garbage", "../../etc/passwd", "snap-20261399T000000.000Z.duckdb"])
@@ -246,7 +255,7 @@ async def test_a_pointer_to_a_file_that_is_gone_falls_back_to_the_newest(
 ) -> None:
     snapshots.point(snapshot_name(99_000))
     found = await ask(lake)
-    assert (found.covers_to_ms, len(found.notices)) == (60_000, 1)
+    assert (found.covers_to_ms, "cannot be opened" in str(found.stale)) == (60_000, True)
 
 
 async def test_a_snapshot_from_the_future_is_marked_and_its_time_not_believed(
