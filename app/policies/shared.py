@@ -12,7 +12,7 @@ import orjson
 
 from app.errors import SourceError
 from app.model import Clock, Fetch, Frame, Statement
-from app.policies.packing import pack, question, unpack
+from app.policies.packing import VERSION, pack, question, unpack
 from app.telemetry import Telemetry
 
 _POLL_S = (0.01, 0.03)
@@ -88,12 +88,15 @@ class Shared:
         if not self._shelf.usable or self._numbers.fresh_s <= 0:
             return await self._fetch(statement)
         asked = orjson.dumps(question(statement))
-        name = hashlib.sha256(self._fingerprint.encode() + asked).hexdigest()
+        name = hashlib.sha256(f"{VERSION} {self._fingerprint} ".encode() + asked).hexdigest()
         older: Frame | None = None
         ends_ms = self._clock() + round(self._numbers.total_timeout_s * 1000)
         while self._shelf.usable:
             found = await self._shelf.find(name, self._fresh_after_ms(), round(self._numbers.total_timeout_s * 1000))
-            older = self._answer(found, asked) or older
+            answer = self._answer(found, asked)
+            if found.packed is not None and answer is None and not found.token:
+                break  # fresh, and not ours to read: waiting would not change that
+            older = answer or older
             if older is not None and older.asked_ms > self._fresh_after_ms():
                 self._telemetry.cache_hits.labels(self._source, "replica").inc()
                 return replace(older, fresh_to_ms=older.asked_ms + round(self._numbers.fresh_s * 1000))

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from app.errors import SourceGarbled, SourceOverloaded, SourceRejected, SourceTi
 from app.model import Frame, Notice, Statement, TimeRange, Values, frame_of_columns, instant_text
 from app.sources import base
 from app.sources.base import Ask, ErrorTable, Read, SourceConfig, translate
-from app.sources.duckdb_snapshots import Snapshot, Snapshots
+from app.sources.duckdb_snapshots import Snapshot, Snapshots, Standing
 from app.sources.sql import Dialect, fill, template_problems
 
 #: How long a cancelled fetch waits for its thread to stop; an interrupt is repeated until then, since one that comes before the
@@ -122,7 +122,7 @@ class DuckDBSource:
     @property
     def warning(self) -> str | None:
         """Why the newest snapshot is not the one in use."""
-        return self._snapshots.problem
+        return self._snapshots.standing.problem
 
     async def open(self) -> None:
         """Nothing: the first fetch opens the newest snapshot."""
@@ -139,14 +139,14 @@ class DuckDBSource:
     async def fetch(self, statement: Statement) -> Frame:
         """Ask the newest snapshot. Raises SourceError. Cancelled, it interrupts the query and waits for that 0.25 s at most."""
         with translate(self.name, _ERRORS):
-            columns, snapshot = await self._ask(statement.text, dict(statement.params))
-        return self._frame(columns, statement.labels, snapshot)
+            columns, lease = await self._ask(statement.text, dict(statement.params))
+        return self._frame(columns, statement.labels, lease)
 
     async def ping(self) -> str:
         """The engine's version and the snapshot in use. Raises SourceError."""
         with translate(self.name, _ERRORS):
-            columns, snapshot = await self._ask("SELECT version() AS version", {})
-        return f"DuckDB {columns['version'][0]}, {snapshot.name}"
+            columns, lease = await self._ask("SELECT version() AS version", {})
+        return f"DuckDB {columns['version'][0]}, {lease.snapshot.name}"
 
     def age_s(self) -> float | None:
         """The age of the snapshot in use, None before the first."""
@@ -174,37 +174,37 @@ class DuckDBSource:
             },
         )
 
-    async def _ask(self, text: str, params: dict[str, Any]) -> tuple[dict[str, Any], Snapshot]:
+    async def _ask(self, text: str, params: dict[str, Any]) -> tuple[dict[str, Any], _Lease]:
         loop = asyncio.get_running_loop()
         leasing = loop.run_in_executor(self._opener, self._lease)
         try:
-            snapshot, cursor = await asyncio.shield(leasing)
+            lease = await asyncio.shield(leasing)
         except asyncio.CancelledError:
             leasing.add_done_callback(self._give_back)
             raise
         # The catalogue's own text; its values are bound.
         limited = f"SELECT * FROM ({text}) LIMIT {self._config.max_rows + 1}"  # noqa: S608
-        call = _Call(cursor, limited, params)
+        call = _Call(lease.cursor, limited, params)
         running = self._workers.submit(call.run)
         # Given back when the thread has ended, not when its caller has left.
-        running.add_done_callback(lambda _: self._opener.submit(snapshot.release))
+        running.add_done_callback(lambda _: self._opener.submit(lease.snapshot.release))
         waiting = asyncio.wrap_future(running)
         try:
-            return await asyncio.shield(waiting), snapshot
+            return await asyncio.shield(waiting), lease
         except asyncio.CancelledError:
             await call.stop(waiting)
             raise
 
-    def _lease(self) -> tuple[Snapshot, duckdb.DuckDBPyConnection]:
+    def _lease(self) -> _Lease:
         snapshot = self._snapshots.lease()
-        return snapshot, snapshot.connection.cursor()
+        return _Lease(snapshot, self._snapshots.standing, snapshot.connection.cursor())
 
-    def _give_back(self, leasing: asyncio.Future[tuple[Snapshot, duckdb.DuckDBPyConnection]]) -> None:
+    def _give_back(self, leasing: asyncio.Future[_Lease]) -> None:
         """For a caller who left while the lease was being made."""
         if not leasing.cancelled() and leasing.exception() is None:
-            self._opener.submit(leasing.result()[0].release)
+            self._opener.submit(leasing.result().snapshot.release)
 
-    def _frame(self, columns: dict[str, Any], labels: Sequence[str], snapshot: Snapshot) -> Frame:
+    def _frame(self, columns: dict[str, Any], labels: Sequence[str], lease: _Lease) -> Frame:
         for name in ("time", *labels):
             if name not in columns:
                 raise SourceRejected(self.name, f"the statement returns no column {name!r}; it returns {', '.join(columns)}")
@@ -213,31 +213,40 @@ class DuckDBSource:
             raise SourceOverloaded(self.name, f"more than {self._config.max_rows} rows (max_rows)")
         if times.dtype.kind not in "iu" and len(times):
             raise SourceRejected(self.name, "the column `time` is no integer; write epoch_ms(...) AS time")
-        marks = self._marks(snapshot)
+        marks = self._marks(lease)
         if "value" not in columns:
             return replace(_events(times, columns), **marks)
         found: dict[str, Any] = {label: np.ma.filled(columns[label], None) for label in labels}
         times = times.astype(np.int64)
         return frame_of_columns(times, _floats(columns["value"]), found, **marks)
 
-    def _marks(self, snapshot: Snapshot) -> dict[str, Any]:
+    def _marks(self, lease: _Lease) -> dict[str, Any]:
         """Of the frame: up to when the snapshot is complete (never the future), and what must be said of it.
 
         A snapshot that stands in for a newer one makes a stale answer, as old as it is itself.
         """
-        now_ms = base.wall_ms()
+        snapshot, standing, now_ms = lease.snapshot, lease.standing, base.wall_ms()
         covers_ms = min(snapshot.covers_to_ms, now_ms)
         marks: dict[str, Any] = {"covers_to_ms": covers_ms}
         notices = []
-        if self._snapshots.problem is not None:
-            text = f"{self._snapshots.problem}; the snapshot of {instant_text(snapshot.covers_to_ms)} is shown"
-            if self._snapshots.stands_in:
+        if standing.problem is not None:
+            text = f"{standing.problem}; the snapshot of {instant_text(snapshot.covers_to_ms)} is shown"
+            if standing.stands_in:
                 marks |= {"stale": text, "asked_ms": covers_ms}
             else:
                 notices.append(Notice("warning", f"{self.name}: {text}"))
         if snapshot.covers_to_ms > now_ms + 2000:
             notices.append(Notice("warning", f"{self.name}: snapshot {snapshot.name} is dated in the future"))
         return marks | {"notices": tuple(notices)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Lease:
+    """A snapshot for one call, how it stood when it was leased, and a cursor on it."""
+
+    snapshot: Snapshot
+    standing: Standing
+    cursor: duckdb.DuckDBPyConnection
 
 
 class _Call:

@@ -55,6 +55,14 @@ class Snapshot:
             self.connection.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is wrong with the folder, and whether the snapshot in use stands in for a newer one that does not open or is gone."""
+
+    problem: str | None = None
+    stands_in: bool = False
+
+
 class Snapshots:
     """The snapshot in use. The folder is looked at again at most every `poll_s`."""
 
@@ -64,10 +72,10 @@ class Snapshots:
         self._poll_s = poll_s
         self._looked_s = float("-inf")
         self.current: Snapshot | None = None
-        #: what is wrong with the folder
-        self.problem: str | None = None
-        #: whether the snapshot in use stands in for a newer one that does not open, or is there no more
-        self.stands_in = False
+        #: replaced as a whole, for those who look from another thread
+        self.standing = Standing()
+        self._problem: str | None = None
+        self._stands_in = False
 
     def lease(self) -> Snapshot:
         """The newest snapshot that opens, counted as in use; `release` it. Raises duckdb.IOException when there is none."""
@@ -75,8 +83,9 @@ class Snapshots:
         if self.current is None or now_s - self._looked_s >= self._poll_s:
             self._looked_s = now_s
             self._refresh()
+            self.standing = Standing(self._problem, self._stands_in)
         if self.current is None:
-            raise duckdb.IOException(self.problem or f"no snapshot in {self._folder}")
+            raise duckdb.IOException(self._problem or f"no snapshot in {self._folder}")
         self.current.users += 1
         return self.current
 
@@ -88,7 +97,7 @@ class Snapshots:
             self.current = None
 
     def _refresh(self) -> None:
-        self.problem, self.stands_in = None, False
+        self._problem, self._stands_in = None, False
         for name in self._candidates():
             if self.current is not None and name == self.current.name:
                 return
@@ -97,10 +106,10 @@ class Snapshots:
                 self.close()
                 self.current = opened
                 return
-        self.stands_in = self.current is not None
-        if self.problem is None:
+        self._stands_in = self.current is not None
+        if self._problem is None:
             gone = "no snapshot" if self.current is None else f"snapshot {self.current.name} is gone, and there is no other"
-            self.problem = f"{gone} in {self._folder}"
+            self._problem = f"{gone} in {self._folder}"
 
     def _candidates(self) -> Iterator[str]:
         """Names to try, best first: what the pointer says, then all there are from the newest to the one in use."""
@@ -118,7 +127,7 @@ class Snapshots:
         except (OSError, UnicodeDecodeError):
             name = ""
         if covers_to_ms(name) is None:
-            self.problem = f"the pointer {POINTER} names no snapshot"
+            self._problem = f"the pointer {POINTER} names no snapshot"
             return None
         return name
 
@@ -129,6 +138,6 @@ class Snapshots:
         try:
             return Snapshot(name, covers, self._connect(self._folder / name))
         except duckdb.Error as problem:
-            self.problem = self.problem or f"snapshot {name} cannot be opened: {str(problem).splitlines()[0][:120]}"
-            self.stands_in = True
+            self._problem = self._problem or f"snapshot {name} cannot be opened: {str(problem).splitlines()[0][:120]}"
+            self._stands_in = True
             return None

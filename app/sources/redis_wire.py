@@ -136,7 +136,7 @@ class Wire:
     async def _ready(self, connection: Connection) -> None:
         async with _within(self._connect_s, "no connection"):
             # Something to read before anything was asked: the server's goodbye, or bytes that are not ours.
-            if connection.is_connected and await connection.can_read():
+            if connection.is_connected and (_reset(connection) or await connection.can_read()):
                 await connection.disconnect(nowait=True)
             if not connection.is_connected:
                 await connection.connect()  # type: ignore[no-untyped-call]  # not annotated in redis-py 8.1
@@ -161,6 +161,12 @@ async def _exchange(connection: Connection, packed: bytes, count: int) -> list[R
         except fault.ResponseError as refused:
             replies.append(refused)
     return replies
+
+
+def _reset(connection: Connection) -> bool:
+    """Whether it was reset while nobody used it: redis-py's `can_read` sees an end of file, and a reset is none."""
+    writer = connection._writer  # noqa: SLF001  it has no other name
+    return writer is not None and writer.is_closing()
 
 
 def _packed(command: Command) -> bytes:

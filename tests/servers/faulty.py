@@ -33,7 +33,7 @@ _RESP_ERROR = b"-ERR injected failure\r\n"
 class FaultProxy:
     """Listens on one port for all its life and passes bytes on to a store on this machine, with one fault at a time.
 
-    refuse: nobody listens. reset: the question is read, then the connection is reset. black_hole: read, never answered. slow_drip:
+    refuse: nobody listens. reset: the question is read, then the connection is reset. black_hole: never answered. slow_drip:
     the answer comes a byte every `drip_s`. truncated: half of the answer, then the end. garbage: random bytes for an answer.
     wrong_status: HTTP 500, or an error reply in RESP. accept_then_close: closed at once. half_open: the store gets the question,
     the answer is lost, and nobody tells the store that its client has gone. `latency_s` comes on top, counted from the question.

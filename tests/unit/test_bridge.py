@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -182,3 +183,95 @@ async def test_events_come_with_their_texts() -> None:
     found = Frame(text={"title": ("x",)})
     result = await bridge(lake=found).events("failures", 0, 1000, (), 0.3)
     assert (result.status, result.frame.text) == ("fresh", {"title": ("x",)})
+
+
+STALE_LIVE = replace(LIVE, stale="refused", asked_ms=NOW - 31_000)
+
+
+async def test_an_older_answer_is_shown_with_its_age_its_instant_and_the_reason() -> None:
+    [result] = await ask(bridge(lake=HISTORY, hot=STALE_LIVE))
+    assert shown(result.frame)["account=A1"][OPEN] == 3.0
+    assert (result.status, result.age_s) == ("stale", 31.0)
+    assert texts(result) == ["hot: STALE, 31s old, as of 2023-11-14 22:12:54Z: refused"]
+
+
+async def test_an_alert_never_gets_an_older_answer_even_where_a_source_hands_one_out() -> None:
+    [result] = await ask(bridge(lake=HISTORY, hot=STALE_LIVE), query(strict=True))
+    assert (result.status, len(result.frame)) == ("error", 0)
+    assert "STALE" in str(result.error)
+
+
+async def test_what_grew_old_while_its_neighbour_was_waited_for_is_marked() -> None:
+    clock = [NOW]
+
+    async def slow() -> Frame:
+        clock[0] += 4000
+        return LIVE
+
+    async def fetch_of(answer: Frame | Callable[[], Awaitable[Frame]]) -> Frame:
+        return answer if isinstance(answer, Frame) else await answer()
+
+    kinds = {"lake": "duckdb", "hot": "redis", "spare": "duckdb"}
+    fetches: dict[str, Fetch] = {
+        "lake": lambda _: fetch_of(replace(HISTORY, fresh_to_ms=NOW + 1000)),
+        "hot": lambda _: fetch_of(slow),
+    }
+    asked = Bridge(load({"g.yaml": TEXT}, kinds), fetches, Telemetry(), lambda: clock[0])
+    [result] = await ask(asked)
+    assert result.status == "stale"
+    assert texts(result) == ["lake: STALE, 4s old, as of 2023-11-14 22:13:25Z: it grew old while the other parts were waited for"]
+
+
+async def test_where_the_fallbacks_fail_too_what_is_kept_stands_in_with_the_first_reason() -> None:
+    asked = []
+
+    async def lake(statement: Statement) -> Frame:
+        asked.append(statement.accept)
+        if statement.accept == "kept":
+            return replace(HISTORY, stale="", asked_ms=NOW - 60_000)
+        raise DOWN
+
+    kinds = {"lake": "duckdb", "hot": "redis", "spare": "duckdb"}
+
+    async def hot(_: Statement) -> Frame:
+        return LIVE
+
+    found = Bridge(load({"g.yaml": TEXT}, kinds), {"lake": lake, "hot": hot}, Telemetry(), lambda: NOW)
+    [result] = await ask(found)
+    assert asked == ["fresh", "kept"]
+    assert texts(result) == [
+        "lake: STALE, 60s old, as of 2023-11-14 22:12:25Z: refused",
+        "spare: not configured; this fallback is missing too",
+    ]
+
+
+async def test_last_values_from_before_the_range_are_shown_at_their_own_time_where_the_panel_would_be_blank() -> None:
+    long_ago = replace(
+        frame({"account=A1": {OPEN - 10 * MINUTE: 4, OPEN - 9 * MINUTE: 5}}), stale="refused", asked_ms=NOW - 540_000
+    )
+    [result] = await ask(bridge(lake=long_ago, hot=DOWN))
+    assert shown(result.frame) == {"account=A1": {OPEN - 9 * MINUTE: 5.0}}
+
+
+async def test_events_of_an_older_answer_are_marked() -> None:
+    found = replace(frame({"": {0: None}}), text={"title": ("x",)}, stale="refused", asked_ms=NOW - 5000)
+    result = await bridge(lake=found).events("failures", 0, 1000, (), 0.3)
+    assert (result.status, texts(result)) == ("stale", ["lake: STALE, 5s old, as of 2023-11-14 22:13:20Z: refused"])
+
+
+async def test_each_asking_carries_the_askers_lane_scope_and_time() -> None:
+    seen: list[Statement] = []
+
+    async def lake(statement: Statement) -> Frame:
+        seen.append(statement)
+        return HISTORY
+
+    kinds = {"lake": "duckdb", "hot": "redis", "spare": "duckdb"}
+    asked = Bridge(load({"g.yaml": TEXT}, kinds), {"lake": lake}, Telemetry(), lambda: NOW)
+    ends_s = asyncio.get_running_loop().time() + 0.3
+    await ask(asked, query(strict=True, scope="desk"), query(lane="background"))
+    assert [(statement.lane, statement.scope, statement.accept) for statement in seen] == [
+        ("alert", "desk", "fresh"),
+        ("background", "", "fresh"),
+    ]
+    assert all(ends_s - 0.1 < statement.until_s < ends_s for statement in seen)

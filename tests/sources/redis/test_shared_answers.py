@@ -1,0 +1,200 @@
+"""Replicas that share answers through a real Redis, and what becomes of them when that Redis is the broken store."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import redis
+
+from app.errors import SourceUnavailable
+from app.model import Frame, Statement, TimeRange
+from app.policies import Common, Guard, Places, Policy, guard
+from app.telemetry import Telemetry
+from app.tier import RedisShelf, TierSettings
+from tests.servers.faulty import Fault, FaultProxy
+from tests.servers.redis import RedisServer
+from tests.unit.frames import frame, shown
+
+DOWN = SourceUnavailable("s", "refused")
+#: a slow answer, so that the others come while it is under way
+SLOW_S = 0.05
+
+
+class Store:
+    """What all replicas ask: slow, counted, down when told so."""
+
+    def __init__(self) -> None:
+        self.askings = 0
+        self.down = False
+
+    async def __call__(self, _: Statement) -> Frame:
+        self.askings = number = self.askings + 1
+        await asyncio.sleep(SLOW_S)
+        if self.down:
+            raise DOWN
+        return frame({"account=A": {0: number}})
+
+
+class Clock:
+    """Real time, and as much more as a test adds."""
+
+    def __init__(self) -> None:
+        self.more_ms = 0
+
+    def __call__(self) -> int:
+        return time.time_ns() // 1_000_000 + self.more_ms
+
+
+def statement(text: str = "t", scope: str = "") -> Statement:
+    return Statement("s", "m", text, (), TimeRange(0, 5000, 1000), ("account",), scope=scope)
+
+
+@asynccontextmanager
+async def replicas(port: int, store: Store, clock: Clock, count: int = 3) -> AsyncIterator[list[Guard]]:
+    """Bridges' guards over one store, each with its own way to the tier."""
+    shelves = [RedisShelf(TierSettings(host="127.0.0.1", port=port, probe_s=0.2)) for _ in range(count)]
+    guards = [
+        guard("s", store, Policy(attempts=1), Common(Telemetry(), clock, asyncio.sleep, Places(20), shelf), "config")
+        for shelf in shelves
+    ]
+    try:
+        yield guards
+    finally:
+        for one, shelf in zip(guards, shelves, strict=True):
+            await one.cache.close()
+            await shelf.close()
+
+
+@pytest.fixture
+def tier(tmp_path: Path) -> RedisServer:
+    return RedisServer(tmp_path)
+
+
+async def test_of_two_hundred_askers_over_three_replicas_one_asks(tier: RedisServer) -> None:
+    store, clock = Store(), Clock()
+    with tier:
+        async with replicas(tier.port, store, clock) as guards:
+            found = await asyncio.gather(*(guards[number % 3].fetch(statement()) for number in range(200)))
+    assert (store.askings, {answer.value[0] for answer in found}) == (1, {1.0})
+    assert len({answer.asked_ms for answer in found}) <= 2
+
+
+async def test_an_answer_keeps_its_own_clock_in_every_replica(tier: RedisServer) -> None:
+    store, clock = Store(), Clock()
+    with tier:
+        async with replicas(tier.port, store, clock, 2) as (first, second):
+            asked = await first.fetch(statement())
+            clock.more_ms += 6_000
+            shared = await second.fetch(statement())
+            clock.more_ms += 5_000
+            anew = await second.fetch(statement())
+    assert (shared.value[0], anew.value[0], store.askings) == (1.0, 2.0, 2)
+    assert abs(shared.asked_ms - asked.asked_ms) < 50
+
+
+async def test_different_scopes_share_nothing(tier: RedisServer) -> None:
+    store = Store()
+    with tier:
+        async with replicas(tier.port, store, Clock(), 2) as (first, second):
+            await first.fetch(statement(scope="desk-1"))
+            await second.fetch(statement(scope="desk-2"))
+    assert store.askings == 2
+
+
+async def test_a_replica_that_knows_nothing_serves_what_another_one_knew_marked(tier: RedisServer) -> None:
+    store, clock = Store(), Clock()
+    with tier:
+        async with replicas(tier.port, store, clock, 2) as (first, second):
+            asked = await first.fetch(statement())
+            clock.more_ms += 60_000
+            store.down = True
+            found = await second.fetch(statement())
+            with pytest.raises(SourceUnavailable):
+                await second.fetch(replace(statement(), accept="fresh"))
+    assert (found.stale, shown(found)) == ("refused", {"account=A": {0: 1.0}})
+    assert abs(found.asked_ms - asked.asked_ms) < 50
+
+
+async def test_an_answer_to_another_question_under_the_same_name_is_none(tier: RedisServer) -> None:
+    store = Store()
+    with tier:
+        async with replicas(tier.port, store, Clock(), 2) as (first, second):
+            await first.fetch(statement("a"))
+            await first.fetch(statement("b"))
+            one, other = tier.client.keys("*:answer")
+            # What a collision of digests would look like.
+            mine, theirs = (tier_bytes(tier, key) for key in (one, other))
+            tier_put(tier, one, theirs)
+            tier_put(tier, other, mine)
+            found = await asyncio.gather(second.fetch(statement("a")), second.fetch(statement("b")))
+    assert store.askings == 4
+    assert {answer.value[0] for answer in found} == {3.0, 4.0}
+
+
+def tier_bytes(tier: RedisServer, key: str) -> bytes:
+    with redis.Redis(tier.host, tier.port, protocol=2) as raw:
+        value = raw.hget(key, "v")
+    assert isinstance(value, bytes)
+    return value
+
+
+def tier_put(tier: RedisServer, key: str, packed: bytes) -> None:
+    tier.client.hset(key, "v", packed)
+
+
+async def test_a_holder_that_was_overtaken_cannot_put_its_old_answer_over_the_newer_one(tier: RedisServer) -> None:
+    with tier:
+        shelf = RedisShelf(TierSettings(host="127.0.0.1", port=tier.port))
+        slow = await shelf.find("n", 0, 20)
+        await asyncio.sleep(0.03)  # its lease runs out
+        quick = await shelf.find("n", 0, 5000)
+        await shelf.put("n", quick.token, b"new", 2000, 60_000)
+        await shelf.put("n", slow.token, b"old", 1000, 60_000)
+        found = await shelf.find("n", 0, 5000)
+        await shelf.close()
+    assert (0 < slow.token < quick.token, found.packed) == (True, b"new")
+
+
+async def test_an_asker_who_leaves_lets_the_next_one_ask_at_once(tier: RedisServer) -> None:
+    store = Store()
+    with tier:
+        async with replicas(tier.port, store, Clock(), 2) as (first, second):
+            leaving = asyncio.ensure_future(first.fetch(statement()))
+            await asyncio.sleep(SLOW_S / 2)
+            leaving.cancel()
+            await asyncio.wait({leaving})
+            begun_s = time.monotonic()
+            await second.fetch(statement())
+    assert time.monotonic() - begun_s < SLOW_S + 0.5
+    assert store.askings == 2
+
+
+@pytest.mark.parametrize("fault", ["refuse", "black_hole", "garbage", "half_open"])
+async def test_a_broken_tier_is_left_aside_after_one_moment_and_taken_again_when_it_answers(
+    tier: RedisServer, fault: Fault
+) -> None:
+    store, clock = Store(), Clock()
+    with tier:
+        async with FaultProxy(tier.port) as proxy, replicas(proxy.port, store, clock, 1) as [only]:
+            await only.fetch(statement("a"))
+            await proxy.set(fault)
+            took_s = []
+            for text in "bcdef":
+                begun_s = time.monotonic()
+                await only.fetch(statement(text))
+                took_s.append(time.monotonic() - begun_s - SLOW_S)
+            await proxy.set("none")
+            await asyncio.sleep(0.5)
+            await only.fetch(statement("g"))
+            shared = len(tier.client.keys("*:answer"))
+    # The first may cost the tier's own limit of 0.1 s, a connection's making and a lease's putting each; then nothing.
+    assert took_s[0] < 0.3
+    assert statistics.median(took_s[1:]) < 0.03
+    assert shared == 2
