@@ -6,7 +6,7 @@ BIN := .venv/bin
 NODE := tests/node
 LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q pyproject.toml
 
-.PHONY: help demo test check bench format lock clean servers
+.PHONY: help demo test check bench chaos format lock clean servers
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -27,6 +27,9 @@ check: .venv/test.stamp ## format, lint, types, layers, spelling, configuration 
 
 bench: .venv/test.stamp servers ## the ratios, as a table (BENCH_ARGS="--rounds 15")
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+chaos: .venv/test.stamp servers ## break every store by script under load, check every promise (CHAOS_ARGS="--speed 1 --outage 60")
+	$(BIN)/python -m tests.lab $(CHAOS_ARGS)
 
 format: .venv/test.stamp ## format the code and sort its imports
 	$(BIN)/ruff check --fix-only .

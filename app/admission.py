@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.errors import TooBusy
 from app.model import LANES, Lane
 from app.telemetry import Telemetry
 
@@ -16,24 +15,25 @@ class Admission:
     """At most `most` requests at the same time; one more is refused at once. Alert rules may use the last tenth alone."""
 
     def __init__(self, most: int, telemetry: Telemetry) -> None:
-        self._most = most
-        self._telemetry = telemetry
+        self._limits = {lane: most if lane == "alert" else max(most * 9 // 10, 1) for lane in LANES}
+        self._shed = {lane: telemetry.shed.labels(lane) for lane in LANES}
         self.under_way = 0
 
     @contextmanager
     def admitted(self, lane: Lane) -> Iterator[None]:
-        """Room for one request while the block runs. Raises TooBusy."""
-        if self.under_way >= self._limit(lane):
-            self._telemetry.shed.labels(lane).inc()
-            raise TooBusy(f"{self.under_way} requests are under way; try again in a second")
+        """Room for one request while the block runs. Ask `refuses` before."""
         self.under_way += 1
         try:
             yield
         finally:
             self.under_way -= 1
 
-    def _limit(self, lane: Lane) -> int:
-        return self._most if lane == "alert" else max(self._most * 9 // 10, 1)
+    def refuses(self, lane: Lane) -> bool:
+        """Whether there is no room for one more; it is counted as shed then."""
+        if self.under_way < self._limits[lane]:
+            return False
+        self._shed[lane].inc()
+        return True
 
 
 class Turnstile:

@@ -37,8 +37,16 @@ def serve(config: Path | None) -> int:
     """Run the bridge until it is told to stop."""
     settings = read_settings(config)
     set_up_logging(settings.log_level, settings.log_style)
-    _server(settings).run()
-    return 0
+    server = _server(settings)
+    _stop_in_good_order()
+    server.run()
+    return 0 if server.started else 1
+
+
+def _stop_in_good_order() -> None:
+    """uvicorn raises the signal that stopped it once more when it is done; a stop that went well is no death by a signal."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
 
 
 class LameDuckServer(uvicorn.Server):
@@ -118,9 +126,7 @@ async def _demo(options: DemoOptions, port: int) -> int:
     async with running_demo(options) as running:
         values = {"http": {"port": port, "lame_duck_s": 0}, "agent": {"port": None}, "sources": running.sources}
         server = _server(settings_from(values, "demo"))
-        # uvicorn raises the signal that stopped it once more when it is done; the stores have to be ended first.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
+        _stop_in_good_order()  # the stores have to be ended too
         serving = asyncio.create_task(server.serve())
         while not server.started and not serving.done():  # noqa: ASYNC110  uvicorn offers a flag, no event
             await asyncio.sleep(0.02)

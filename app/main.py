@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import __version__, ops, warm
 from app.admission import Admission, Turnstile
@@ -221,45 +221,61 @@ def _wrap(app: FastAPI, settings: Settings, telemetry: Telemetry) -> None:
 
 class _Edge:
     """Plain ASGI around everything: a trailing slash means nothing, too many requests are refused at once, and every answer is
-    counted and timed by its route."""
+    counted and timed by its route.
+
+    A refusal is made ready here beforehand: under three times the load that can be served there are two for each answer, and what
+    they cost is taken from the answers.
+    """
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry, admission: Admission) -> None:
         self._app = app
         self._telemetry = telemetry
         self._admission = admission
         self._turnstile = Turnstile()
+        refusal = error_response(TooBusy("too many requests are under way; try again in a second"))
+        self._refusal: tuple[Message, Message] = (
+            {"type": "http.response.start", "status": refusal.status_code, "headers": refusal.raw_headers},
+            {"type": "http.response.body", "body": refusal.body},
+        )
+        self._refused = telemetry.http_requests.labels("other", str(refusal.status_code))
+        self._refused_seconds = telemetry.http_seconds.labels("other")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = scope["path"]
+        begun_s, path = time.perf_counter(), scope["path"]
         if path.endswith("/") and path != "/":
-            scope = {**scope, "path": path.rstrip("/") or "/"}
-        begun_s, status = time.perf_counter(), 500
+            path = path.rstrip("/") or "/"
+            scope = {**scope, "path": path}
+        lane: Lane = "alert" if path.startswith("/alert/") else "interactive"
+        exempt = path in _EXEMPT
+        if not exempt and self._admission.refuses(lane):
+            await self._refuse(send, begun_s)
+            return
+        status = 500
 
-        async def noting(message: dict[str, object]) -> None:
+        async def noting(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = int(str(message["status"]))
+                status = message["status"]
             await send(message)
 
         try:
-            await self._admit(scope, receive, noting)  # type: ignore[arg-type]  # a message is a mutable mapping
+            await (self._app(scope, receive, noting) if exempt else self._admitted(lane, scope, receive, noting))
         finally:
             # The route's template, never the caller's path: a metric's labels must stay few.
             route = getattr(scope.get("route"), "path", "other")
             self._telemetry.http_requests.labels(route, str(status)).inc()
             self._telemetry.http_seconds.labels(route).observe(time.perf_counter() - begun_s)
 
-    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in _EXEMPT:
+    async def _refuse(self, send: Send, begun_s: float) -> None:
+        for message in self._refusal:
+            await send(message)
+        self._refused.inc()
+        self._refused_seconds.observe(time.perf_counter() - begun_s)
+
+    async def _admitted(self, lane: Lane, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._admission.admitted(lane):
+            await self._turnstile.passed(lane)
             await self._app(scope, receive, send)
-            return
-        lane: Lane = "alert" if scope["path"].startswith("/alert/") else "interactive"
-        try:
-            with self._admission.admitted(lane):
-                await self._turnstile.passed(lane)
-                await self._app(scope, receive, send)
-        except TooBusy as refusal:
-            await error_response(refusal)(scope, receive, send)

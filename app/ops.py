@@ -56,7 +56,7 @@ class Operations:
 
     def condition(self) -> Condition:
         """What the load balancer is told."""
-        up = [watch for watch in self.watches.values() if watch.circuit.state == "closed"]
+        up = [watch for watch in self.watches.values() if watch.circuit.state != "open"]
         return Condition(ready=not self.draining, loop_lag_s=self.loop_lag_s, sources_up=len(up), sources=len(self.watches))
 
     async def watch_loop(self) -> None:

@@ -220,6 +220,8 @@ class Breaker:
         if self.circuit.state == "open":
             self._shapes.clear()
             self.circuit.probe_passed()
+        elif self.circuit.state == "half_open":
+            self.circuit.succeeded()  # twice in a row, and no user has asked meanwhile
         self._telemetry.source_up.labels(self._source).set(1)
         self._tell()
 

@@ -7,6 +7,7 @@ names nothing that opens, the newest snapshot that opens is used. Everything her
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -138,6 +139,8 @@ class Snapshots:
         try:
             return Snapshot(name, covers, self._connect(self._folder / name))
         except duckdb.Error as problem:
-            self._problem = self._problem or f"snapshot {name} cannot be opened: {str(problem).splitlines()[0][:120]}"
+            # The text goes to panels, where the host's folders are nobody's business.
+            reason = str(problem).splitlines()[0].replace(f"{self._folder}{os.sep}", "")[:120]
+            self._problem = self._problem or f"snapshot {name} cannot be opened: {reason}"
             self._stands_in = True
             return None

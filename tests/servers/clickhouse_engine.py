@@ -54,6 +54,8 @@ class Engine:
         self.faults: dict[str, Any] = {}
         self.kills = 0
         self.in_flight = 0
+        #: statements, pings and the driver's own questions aside
+        self.asked = 0
         self.peak = 0
         self._lock = threading.Lock()
         self._keep = self._connect()
@@ -79,6 +81,7 @@ class Engine:
     def counted(self, query_id: str, sql: str, request: dict[str, str]) -> bytes:
         """As `run`, counted among the queries in flight."""
         with self._lock:
+            self.asked += "version()" not in sql and "system." not in sql and not re.match(r"\s*KILL\s", sql, re.IGNORECASE)
             self.in_flight += 1
             self.peak = max(self.peak, self.in_flight)
         try:
@@ -99,7 +102,7 @@ class Engine:
 
     def state(self) -> dict[str, Any]:
         """What `/test` shows."""
-        return {"running": self.running(), "kills": self.kills, "peak": self.peak}
+        return {"running": self.running(), "kills": self.kills, "peak": self.peak, "asked": self.asked}
 
 
 def _session(request: dict[str, str], faults: dict[str, Any]) -> Iterator[str]:
