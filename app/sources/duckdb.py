@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -274,7 +275,9 @@ class _Call:
         waiting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         ends_s = time.monotonic() + _STOP_S
         while not waiting.done() and time.monotonic() < ends_s:
-            self._cursor.interrupt()
+            # The thread may have ended just now, its cursor closed; that must not stand in the cancellation's place.
+            with suppress(duckdb.Error):
+                self._cursor.interrupt()
             await asyncio.wait((waiting,), timeout=_INTERRUPT_EVERY_S)
 
 

@@ -110,7 +110,9 @@ class RedisSource:
     async def ping(self) -> str:
         """`Redis` and its version, where it tells that to us; notes the server's memory. Raises SourceError."""
         before_ms = base.wall_ms()
-        _, now, info = await self._wire.ask([("PING",), ("TIME",), ("INFO",)], missing=("unknown command", "no permissions"))
+        # MISCONF: it cannot save to its disk and refuses writers, and PING with them; readers are served.
+        missing = ("unknown command", "no permissions", "MISCONF")
+        _, now, info = await self._wire.ask([("PING",), ("TIME",), ("INFO",)], missing=missing)
         facts = _facts(info)
         self.skew_s = base.skew_s(int(now[0]) * 1000 + int(now[1]) / 1000, before_ms) if now else None
         self.warning = _memory_warning(facts)
