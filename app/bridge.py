@@ -240,8 +240,9 @@ def assemble(plan: Plan, parts: Sequence[Part], now_ms: int, done_ms: int | None
     frame, remarks = _joined(plan, frames, now_ms)
     stale = _stale(parts, done_ms)
     missing = _missing(plan, parts, frame)
-    if plan.query.strict and (remarks or stale):
-        reason = (*remarks, *stale)[0].text
+    cut_short = any(found.partial for found in frames.values())
+    if plan.query.strict and (remarks or stale or cut_short):
+        reason = (*remarks, *stale, *frame.notices)[0].text
         return Result(
             plan.query, error=SourceUnavailable(plan.metric.name, reason), status="error", range=plan.range, asked=asked
         )
@@ -250,7 +251,7 @@ def assemble(plan: Plan, parts: Sequence[Part], now_ms: int, done_ms: int | None
     return Result(
         plan.query,
         shown.remark(*plan.notices, *stale, *missing, *remarks),
-        status="partial" if failures or remarks else "stale" if stale else "fresh",
+        status="partial" if failures or remarks or cut_short else "stale" if stale else "fresh",
         range=plan.range,
         asked=asked,
         age_s=max(done_ms - oldest_ms, 0) / 1000,

@@ -158,6 +158,8 @@ class Frame:
     asked_ms: int = 0
     fresh_to_ms: int | None = None
     stale: str | None = None
+    #: the source itself says that something is missing from it
+    partial: bool = False
 
     def __len__(self) -> int:
         return len(self.time)

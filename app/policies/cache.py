@@ -179,13 +179,13 @@ class Cached:
             asked_ms = min(frame.asked_ms, asked_ms) if frame.fresh_to_ms is not None else asked_ms
             frame = replace(frame, asked_ms=asked_ms, fresh_to_ms=self._fresh_to(asked_ms))
         self._keep(statement, frame)
-        return replace(frame, fresh_to_ms=None) if self._numbers.fresh_s <= 0 else frame
+        return replace(frame, fresh_to_ms=None) if self._numbers.fresh_s <= 0 or frame.partial else frame
 
     def _fresh_to(self, asked_ms: int) -> int:
         return asked_ms + round(self._numbers.fresh_s * 1000 * (1 - 0.1 * self._jitter()))
 
     def _keep(self, statement: Statement, frame: Frame) -> None:
-        if self._numbers.stale_s <= 0 and self._numbers.fresh_s <= 0:
+        if frame.partial or (self._numbers.stale_s <= 0 and self._numbers.fresh_s <= 0):
             return
         known = self.answers.get(statement.key)
         if known is not None and known.frame.asked_ms > frame.asked_ms:

@@ -132,6 +132,9 @@ class Shared:
             # Left or crashed: the lease must not stand in the way of the next one, and nobody waits for this.
             self._shelf_later(name, token)
             raise
+        if frame.partial:
+            await self._shelf.give_up(name, token)
+            return frame
         packed = pack(statement, replace(frame, asked_ms=asked_ms))
         await self._shelf.put(name, token, packed, asked_ms, round(max(self._numbers.stale_s, self._numbers.fresh_s) * 1000))
         return frame

@@ -256,7 +256,8 @@ class PrometheusSource:
             (labels, np.concatenate([times for times, _ in parts]), np.concatenate([values for _, values in parts]))
             for labels, parts in kept.items()
         ]
-        frame = frame_of_runs(runs, notices=tuple(dict.fromkeys(notices)))
+        # Prometheus, and what stands before it (Thanos, promxy), warns when a part of the series could not be had.
+        frame = frame_of_runs(runs, notices=tuple(dict.fromkeys(notices)), partial=bool(notices))
         if len(frame) > self._config.max_rows:
             raise SourceOverloaded(self.name, f"{len(frame)} points; at most {self._config.max_rows} are allowed (max_rows)")
         return frame

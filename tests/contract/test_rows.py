@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pyarrow.ipc
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import SourceTimeout, SourceUnavailable
-from tests.contract.app_under_test import EMPTY, MINUTE, NOW, OPEN, Bench, bench, hang
+from tests.contract.app_under_test import EMPTY, LIVE, MINUTE, NOW, OPEN, Bench, bench, hang
 from tests.unit.frames import frame
 
 ROUTES = ["/v1/rows", "/alert/v1/rows"]
@@ -367,3 +368,36 @@ async def test_no_query_string_makes_the_bridge_stumble(pairs: list[tuple[str, s
             reply = await made.client.get(route, params=[("metric", "equity"), *pairs])
             assert reply.status_code in (200, 400, 404), reply.text
             assert reply.status_code == 200 or reply.json()["message"]
+
+
+STALE = replace(LIVE, stale="refused", asked_ms=NOW - 31_000)
+
+
+async def test_on_request_each_row_says_its_status_and_age(at: Bench) -> None:
+    at.say(rts=STALE)
+    found = await rows_of(at, f"{ASKED}&marks=1")
+    assert {(row["status"], row["age_s"]) for row in found} == {("stale", 31.0)}
+    assert [{name: row[name] for name in row if name not in ("status", "age_s")} for row in found] == ROWS
+
+
+async def test_marks_are_refused_where_a_row_holds_several_answers(at: Bench) -> None:
+    reply = await at.client.get(f"/v1/rows?{ASKED}&marks=1&shape=wide")
+    assert (reply.status_code, reply.json()["message"]) == (
+        400,
+        "marks: not with shape=wide, whose rows hold several answers; allowed: shape=long",
+    )
+
+
+async def test_an_older_answer_is_marked_in_meta_and_header_and_refused_to_an_alert(at: Bench) -> None:
+    at.say(rts=STALE)
+    reply = await at.client.get(f"/v1/rows?{ASKED}")
+    facts = reply.json()["meta"]["metrics"]["equity"]
+    assert (facts["status"], facts["age_s"], reply.json()["meta"]["partial"]) == ("stale", 31.0, True)
+    assert facts["notices"][-1]["text"].startswith("rts: STALE, 31s old, as of ")
+    assert [(source["name"], source["stale"], source["age_s"]) for source in facts["sources"]] == [
+        ("duckdb", None, 0.0),
+        ("rts", "refused", 31.0),
+    ]
+    assert reply.headers["bridge-result"] == '"A";status=stale;age_s=31.0;stale="rts"'
+    alert = await at.client.get(f"/alert/v1/rows?{ASKED}")
+    assert (alert.status_code, alert.json()["message"]) == (503, "rts: refused")

@@ -11,7 +11,7 @@ import pytest
 from app.bridge import Bridge
 from app.catalog import load
 from app.errors import LimitExceeded, SourceUnavailable
-from app.model import Fetch, Frame, Query, Result, Statement
+from app.model import Fetch, Frame, Notice, Query, Result, Statement
 from app.telemetry import Telemetry
 from tests.unit.frames import frame, shown
 
@@ -275,3 +275,9 @@ async def test_each_asking_carries_the_askers_lane_scope_and_time() -> None:
         ("background", "", "fresh"),
     ]
     assert all(ends_s - 0.1 < statement.until_s < ends_s for statement in seen)
+
+
+async def test_what_a_source_calls_incomplete_is_partial_and_no_alert_gets_it() -> None:
+    warned = replace(LIVE, partial=True).remark(Notice("warning", "hot: a store behind it is missing"))
+    shown_, alert = await ask(bridge(lake=HISTORY, hot=warned), query(), query(strict=True))
+    assert (shown_.status, alert.status, str(alert.error)) == ("partial", "error", "gauge: hot: a store behind it is missing")

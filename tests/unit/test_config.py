@@ -69,3 +69,25 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         setattr(settings_from({}, "test").http, "port", 1)  # noqa: B010  what a type checker would refuse anyway
+
+
+def test_a_request_limit_below_a_sources_total_is_refused_at_the_start() -> None:
+    source = {"connect": {"kind": "redis"}, "policy": {"attempt_timeout_s": 2, "total_timeout_s": 3}}
+    with pytest.raises(
+        ConfigError, match=r"request.budget_s \(2.5\) must be above policy.total_timeout_s of every source; see rts"
+    ):
+        settings_from({"sources": {"rts": source}, "request": {"budget_s": 2.5}}, "test")
+
+
+@pytest.mark.parametrize(
+    ("sync", "problem"),
+    [
+        ({"url": "http://x/y"}, "is required when url is set"),
+        ({"url": "http://x/y", "secret": "short"}, "at least 16 characters"),
+        ({"url": "ftp://x", "secret": "a-secret-of-the-backends"}, "must be http:// or https://"),
+    ],
+)
+def test_a_backend_sync_that_could_not_work_is_refused_and_its_secret_not_shown(sync: dict[str, str], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as refused:
+        settings_from({"sync": sync}, "test")
+    assert "short" not in str(refused.value)

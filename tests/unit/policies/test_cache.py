@@ -302,3 +302,11 @@ async def test_each_failure_of_the_source_itself_is_stood_in_for(failure: Source
     fetch, _ = await kept(clock, failure)
     clock.now_ms += MINUTE
     assert (await fetch(statement())).stale == failure.reason
+
+
+async def test_an_incomplete_answer_is_given_and_never_kept() -> None:
+    source = Scripted(replace(OLD, partial=True))
+    fetch = cached(source, Clock())
+    for _ in range(2):
+        assert (await fetch(statement())).partial
+    assert (source.askings, len(fetch.answers)) == (2, 0)
