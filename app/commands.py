@@ -36,6 +36,11 @@ _SWITCH_S = 0.0005
 def serve(config: Path | None) -> int:
     """Run the bridge until it is told to stop."""
     settings = read_settings(config)
+    for key, host, port in (
+        ("http", settings.http.host, settings.http.port),
+        ("agent", settings.agent.host, settings.agent.port),
+    ):
+        _refuse_taken_port(f"{key}.port", port or 0, host)
     set_up_logging(settings.log_level, settings.log_style)
     server = _server(settings)
     _stop_in_good_order()
@@ -109,17 +114,22 @@ def demo(arguments: argparse.Namespace) -> int:
         return serve(arguments.config)
     if not 1 <= arguments.scale <= 100:
         raise BadQuery(f"--scale: {arguments.scale} is not allowed; allowed: 1 to 100")
-    _refuse_taken_port(arguments.port)
+    _refuse_taken_port("--port", arguments.port)
     set_up_logging("warning", "text")
     options = DemoOptions(folder=arguments.folder, seed=arguments.seed, instances=arguments.scale, say=_say)
     return asyncio.run(_demo(options, arguments.port))
 
 
-def _refuse_taken_port(port: int) -> None:
-    """Say so before the stores are filled."""
-    with socket.socket() as probe:
-        if port and probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise BadQuery(f"--port: {port} is taken by another program; name a free one, for example --port {port + 1}")
+def _refuse_taken_port(key: str, port: int, host: str = "127.0.0.1") -> None:
+    """Say so before anything is begun. An address that is not this host's is left to the server to refuse."""
+    reached = "127.0.0.1" if host in ("0.0.0.0", "::", "localhost") else host  # noqa: S104  compared, not bound
+    with socket.socket(socket.AF_INET6 if ":" in reached else socket.AF_INET) as probe:
+        probe.settimeout(1)
+        taken = False
+        with contextlib.suppress(OSError):
+            taken = bool(port) and probe.connect_ex((reached, port)) == 0
+        if taken:
+            raise BadQuery(f"{key}: {port} is taken by another program; name a free one, for example {port + 1}")
 
 
 async def _demo(options: DemoOptions, port: int) -> int:

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from app.config import Settings
 from app.demo.stores import free_port
-from tests.servers.proxy import SlowProxy, slow_proxy
+from tests.servers.faulty import FaultProxy
 from tests.servers.world import Stores, running_stores
 
 TARGETS = ("open_trades", "equity", "cpu_load", "signal_backlog")
@@ -57,10 +57,10 @@ async def took_ms(client: httpx.AsyncClient, *metrics: str) -> float:
     return (time.perf_counter() - begun) * 1000
 
 
-async def fan_out(client: httpx.AsyncClient, proxies: dict[str, SlowProxy], rounds: int) -> Line:
+async def fan_out(client: httpx.AsyncClient, proxies: dict[str, FaultProxy], rounds: int) -> Line:
     """A panel with four targets on four stores, against the slowest of the four asked alone."""
     for name, proxy in proxies.items():
-        proxy.delay_s = DELAYS_S[name]
+        proxy.latency_s = DELAYS_S[name]
     alone: dict[str, list[float]] = {metric: [] for metric in TARGETS}
     together = []
     for number in range(rounds + 1):
@@ -82,19 +82,19 @@ async def fan_out(client: httpx.AsyncClient, proxies: dict[str, SlowProxy], roun
     )
 
 
-async def isolation(client: httpx.AsyncClient, proxies: dict[str, SlowProxy], rounds: int) -> list[Line]:
+async def isolation(client: httpx.AsyncClient, proxies: dict[str, FaultProxy], rounds: int) -> list[Line]:
     """Panels of other stores while Prometheus hangs, against the same without; and what the hanging panel costs."""
     for proxy in proxies.values():
-        proxy.delay_s = 0.0
+        proxy.latency_s = 0.0
     calm, troubled, hung = [], [], []
     for _ in range(rounds):
         calm += [await took_ms(client, "equity") for _ in range(20)]
-        proxies["prometheus"].hanging = True
+        await proxies["prometheus"].set("black_hole")
         waiting = asyncio.create_task(took_ms(client, "equity", "cpu_load"))
         await asyncio.sleep(0.3)
         troubled += [await took_ms(client, "equity") for _ in range(20)]
         hung.append(await waiting)
-        proxies["prometheus"].hanging = False
+        await proxies["prometheus"].set("none")
     ratio = statistics.median(troubled) / statistics.median(calm)
     limit = max(hung)
     return [
@@ -123,7 +123,7 @@ async def bridge_process(settings: Settings, folder: Path) -> AsyncIterator[int]
     port, file = free_port(), folder / "bridge.json"
     values = settings.model_dump(mode="json")
     values["sources"]["clickhouse"]["connect"]["password"] = "world"  # a dump masks secrets
-    file.write_text(json.dumps(values | {"http": {"port": port}}), encoding="utf-8")
+    file.write_text(json.dumps(values | {"http": {"port": port, "lame_duck_s": 0}}), encoding="utf-8")
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "app", "serve", "--config", str(file))
     try:
         async with httpx.AsyncClient(trust_env=False) as probe, asyncio.timeout(20):
@@ -145,7 +145,7 @@ async def _is_ready(probe: httpx.AsyncClient, port: int) -> bool:
 async def measured(stores: Stores, folder: Path, rounds: int) -> list[Line]:
     async with AsyncExitStack() as stack:
         ports = {"redis": stores.redis.port, "clickhouse": stores.clickhouse.port, "prometheus": stores.prometheus_port}
-        proxies = {name: await stack.enter_async_context(slow_proxy(port)) for name, port in ports.items()}
+        proxies = {name: await stack.enter_async_context(FaultProxy(port)) for name, port in ports.items()}
         settings = stores.settings(**{name: proxy.port for name, proxy in proxies.items()})
         port = await stack.enter_async_context(bridge_process(settings, folder))
         client = await stack.enter_async_context(

@@ -66,3 +66,10 @@ async def test_a_haproxy_that_is_not_there_is_told_in_one_line(tmp_path: Path) -
     command = [sys.executable, "-m", "app", "haproxy", "reconnect", "b1", "--socket", str(tmp_path / "none.sock")]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n"), done.stderr.startswith("bridge: haproxy: ")) == (1, 1, True)
+
+
+async def test_a_port_that_is_taken_is_named_before_anything_is_begun(tmp_path: Path) -> None:
+    async with receiver() as somebody:
+        done = await bridge(tmp_path, "serve", http={"port": 0}, agent={"port": somebody.port})
+    taken = f"bridge: agent.port: {somebody.port} is taken by another program; name a free one, for example {somebody.port + 1}\n"
+    assert (done.returncode, done.stderr) == (1, taken)
