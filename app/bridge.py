@@ -234,7 +234,7 @@ def assemble(plan: Plan, parts: Sequence[Part], now_ms: int, done_ms: int | None
     parts = [_aged(part, done_ms) for part in parts]
     asked = tuple(part.asked for part in parts)
     frames = {part.asked.part: part.frame for part in parts if part.frame is not None}
-    failures = [part.asked.error for part in parts if part.asked.error is not None]
+    failures = [part.asked.error for part in parts if part.asked.error is not None and not _unneeded(part, frames)]
     if failures and (plan.query.strict or not frames):
         return Result(plan.query, error=failures[0], status="error", range=plan.range, asked=asked)
     frame, remarks = _joined(plan, frames, now_ms)
@@ -256,6 +256,11 @@ def assemble(plan: Plan, parts: Sequence[Part], now_ms: int, done_ms: int | None
         asked=asked,
         age_s=max(done_ms - oldest_ms, 0) / 1000,
     )
+
+
+def _unneeded(part: Part, frames: Mapping[PartName, Frame]) -> bool:
+    """A fallback that failed while an older answer stands for the main part: nothing is missing."""
+    return part.asked.part == "fallback" and "history" in frames
 
 
 def _aged(part: Part, done_ms: int) -> Part:

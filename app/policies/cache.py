@@ -179,7 +179,9 @@ class Cached:
             asked_ms = min(frame.asked_ms, asked_ms) if frame.fresh_to_ms is not None else asked_ms
             frame = replace(frame, asked_ms=asked_ms, fresh_to_ms=self._fresh_to(asked_ms))
         self._keep(statement, frame)
-        return replace(frame, fresh_to_ms=None) if self._numbers.fresh_s <= 0 or frame.partial else frame
+        # Nothing newer can be had than what was just asked for, however long that took.
+        just_had = frame.stale is None and (frame.fresh_to_ms or 0) <= self._clock()
+        return replace(frame, fresh_to_ms=None) if just_had or frame.partial else frame
 
     def _fresh_to(self, asked_ms: int) -> int:
         return asked_ms + round(self._numbers.fresh_s * 1000 * (1 - 0.1 * self._jitter()))

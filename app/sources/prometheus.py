@@ -232,7 +232,10 @@ class PrometheusSource:
             answer = orjson.loads(body)
             if answer["status"] == "success":
                 return answer["data"], answer.get("warnings") or []
-            raise _BY_TYPE.get(answer.get("errorType"), SourceRejected)(self.name, str(answer.get("error"))[:300])
+            text = str(answer.get("error"))[:300]
+            # The statement is right and too heavy; the type says no more than that its execution failed.
+            failure = SourceOverloaded if "too many samples" in text else _BY_TYPE.get(answer.get("errorType"), SourceRejected)
+            raise failure(self.name, text)
         raise _failure(reply.status)(self.name, f"answered with status {reply.status}")
 
     def _compare_clocks(self, date: str | None) -> None:

@@ -208,7 +208,7 @@ async def test_prometheus_failure_is_answered_by_redis_then_clickhouse_then_what
     assert whole.status == "fresh"
     assert (first.status, "answered by the fallback ris" in first.notices) == ("partial", True)
     assert (second.status, "answered by the fallback clickhouse" in second.notices) == ("partial", True)
-    assert third.status == "partial"
+    assert third.status == "stale"
     assert "prometheus: STALE" in third.notices
     assert third.notices.count("this fallback is missing too") == 2
     assert third.points == {at: value for at, value in whole.points.items() if at in third.points}

@@ -238,7 +238,7 @@ async def test_where_the_fallbacks_fail_too_what_is_kept_stands_in_with_the_firs
 
     found = Bridge(load({"g.yaml": TEXT}, kinds), {"lake": lake, "hot": hot}, Telemetry(), lambda: NOW)
     [result] = await ask(found)
-    assert asked == ["fresh", "kept"]
+    assert (asked, result.status) == (["fresh", "kept"], "stale")
     assert texts(result) == [
         "lake: STALE, 60s old, as of 2023-11-14 22:12:25Z: refused",
         "spare: not configured; this fallback is missing too",

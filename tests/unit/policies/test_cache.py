@@ -310,3 +310,14 @@ async def test_an_incomplete_answer_is_given_and_never_kept() -> None:
     for _ in range(2):
         assert (await fetch(statement())).partial
     assert (source.askings, len(fetch.answers)) == (2, 0)
+
+
+async def test_an_answer_that_took_longer_than_it_stays_fresh_is_as_new_as_can_be_had() -> None:
+    clock = Clock()
+
+    async def slow() -> Frame:
+        clock.now_ms += 400
+        return OLD
+
+    found = await cached(Scripted(slow), clock, fresh_s=0.25)(statement())
+    assert (found.fresh_to_ms, found.stale, found.asked_ms) == (None, None, 1_000_000)
