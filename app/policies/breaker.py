@@ -200,7 +200,8 @@ class Breaker:
             heard = True
         except SourceError as failure:
             heard = True
-            self._failed(shape, failure)
+            # Remembered without its traceback, which would keep everything alive that the source had in hand.
+            self._failed(shape, failure.again())
             raise
         finally:
             if not heard:
