@@ -10,6 +10,17 @@ from contextlib import contextmanager
 from app.model import LANES, Lane
 from app.telemetry import Telemetry
 
+#: Answered whatever the load is: by them others judge this replica.
+_EXEMPT = frozenset(("/livez", "/readyz", "/health/sources", "/metrics"))
+
+
+def lane_of(path: str) -> Lane | None:
+    """Whose turn a request is; None where it is always let in. A trailing slash means nothing."""
+    plain = path.rstrip("/")
+    if plain in _EXEMPT:
+        return None
+    return "alert" if plain.startswith("/alert/") else "interactive"
+
 
 class Admission:
     """At most `most` requests at the same time; one more is refused at once. Alert rules may use the last tenth alone."""
@@ -17,6 +28,7 @@ class Admission:
     def __init__(self, most: int, telemetry: Telemetry) -> None:
         self._limits = {lane: most if lane == "alert" else max(most * 9 // 10, 1) for lane in LANES}
         self._shed = {lane: telemetry.shed.labels(lane) for lane in LANES}
+        self._refused = telemetry.http_requests.labels("other", "429")
         self.under_way = 0
 
     @contextmanager
@@ -27,6 +39,15 @@ class Admission:
             yield
         finally:
             self.under_way -= 1
+
+    @property
+    def full(self) -> bool:
+        """Whether anybody might have to be refused."""
+        return self.under_way >= self._limits["interactive"]
+
+    def refused(self) -> None:
+        """One more was answered with 429."""
+        self._refused.inc()
 
     def refuses(self, lane: Lane) -> bool:
         """Whether there is no room for one more; it is counted as shed then."""

@@ -25,6 +25,7 @@ from app.demo import DemoOptions, running_demo
 from app.errors import BadQuery, BridgeError, SourceUnavailable
 from app.haproxy import reconnect
 from app.main import build_sync, check_sources, create_app, now_ms
+from app.shedding import protocol
 from app.sources.redis import RedisConfig
 from app.sync import SyncCall
 from app.telemetry import Telemetry, set_up_logging
@@ -102,6 +103,7 @@ def _server(settings: Settings) -> uvicorn.Server:
             log_config=None,
             server_header=False,
             proxy_headers=False,
+            http=protocol(app.state.admission),
         ),
         http.lame_duck_s,
         begin,

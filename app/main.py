@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import __version__, ops, warm
-from app.admission import Admission, Turnstile
+from app.admission import Admission, Turnstile, lane_of
 from app.bridge import Bridge
 from app.catalog import Catalogue, Limits, load_folder
 from app.config import Settings
@@ -38,9 +38,6 @@ from app.tier import RedisShelf
 from app.watch import Watch
 
 _log = logging.getLogger(__name__)
-
-#: Answered whatever the load is: by them others judge this replica.
-_EXEMPT = ("/livez", "/readyz", "/health/sources", "/metrics")
 
 
 def now_ms() -> int:
@@ -215,8 +212,8 @@ def _wrap(app: FastAPI, settings: Settings, telemetry: Telemetry) -> None:
             allow_headers=["content-type", "authorization", "x-grafana-org-id"],
             expose_headers=["Bridge-Result", "Server-Timing"],
         )
-    admission = Admission(settings.request.under_way, telemetry)
-    app.add_middleware(_Edge, telemetry=telemetry, admission=admission)
+    app.state.admission = Admission(settings.request.under_way, telemetry)
+    app.add_middleware(_Edge, telemetry=telemetry, admission=app.state.admission)
 
 
 class _Edge:
@@ -237,7 +234,6 @@ class _Edge:
             {"type": "http.response.start", "status": refusal.status_code, "headers": refusal.raw_headers},
             {"type": "http.response.body", "body": refusal.body},
         )
-        self._refused = telemetry.http_requests.labels("other", str(refusal.status_code))
         self._refused_seconds = telemetry.http_seconds.labels("other")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -248,9 +244,8 @@ class _Edge:
         if path.endswith("/") and path != "/":
             path = path.rstrip("/") or "/"
             scope = {**scope, "path": path}
-        lane: Lane = "alert" if path.startswith("/alert/") else "interactive"
-        exempt = path in _EXEMPT
-        if not exempt and self._admission.refuses(lane):
+        lane = lane_of(path)
+        if lane is not None and self._admission.refuses(lane):
             await self._refuse(send, begun_s)
             return
         status = 500
@@ -262,7 +257,7 @@ class _Edge:
             await send(message)
 
         try:
-            await (self._app(scope, receive, noting) if exempt else self._admitted(lane, scope, receive, noting))
+            await (self._admitted(lane, scope, receive, noting) if lane else self._app(scope, receive, noting))
         finally:
             # The route's template, never the caller's path: a metric's labels must stay few.
             route = getattr(scope.get("route"), "path", "other")
@@ -272,7 +267,7 @@ class _Edge:
     async def _refuse(self, send: Send, begun_s: float) -> None:
         for message in self._refusal:
             await send(message)
-        self._refused.inc()
+        self._admission.refused()
         self._refused_seconds.observe(time.perf_counter() - begun_s)
 
     async def _admitted(self, lane: Lane, scope: Scope, receive: Receive, send: Send) -> None:

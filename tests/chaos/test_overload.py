@@ -25,8 +25,8 @@ from tests.chaos.load import PROBES, PROBES_A_SECOND, REPOSITORY
 from tests.contract.app_under_test import HISTORY, KINDS, LIVE, NOW, TEXT, Bench, Scripted, settings
 
 SECONDS = 4
-#: of the peak. What refusals cost is taken from the answers, and uvicorn alone makes each cost a twentieth of a light answer.
-GOODPUT = 0.5
+#: of the peak
+GOODPUT = 0.7
 REFUSAL_MS = 100.0
 
 Report = dict[str, Any]

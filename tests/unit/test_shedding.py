@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+import uvicorn
+
+from app.admission import Admission
+from app.shedding import protocol, whole_request
+from app.telemetry import Telemetry
+
+GET = b"GET /v1/rows?metric=equity HTTP/1.1\r\nHost: b\r\n\r\n"
+POST = b"POST /json/query HTTP/1.1\r\nHost: b\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@pytest.mark.parametrize(
+    ("data", "path"),
+    [
+        (GET, "/v1/rows"),
+        (POST, "/json/query"),
+        (POST[:-1], None),
+        (POST + b"G", None),
+        (GET + GET, None),
+        (GET[:-2], None),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", None),
+        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 0\r\n\r\n{}", None),
+        (b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", None),
+        (b"GET / HTTP/1.0\r\n\r\n", None),
+        (b"\x16\x03\x01", None),
+        (b"", None),
+    ],
+)
+def test_only_what_is_plainly_one_whole_request_is_judged_without_a_parser(data: bytes, path: str | None) -> None:
+    assert whole_request(data) == path
+
+
+@asynccontextmanager
+async def serving(admission: Admission) -> AsyncIterator[int]:
+    """A server whose application answers everything with 200."""
+
+    async def application(scope: object, receive: object, send: object) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})  # type: ignore[operator]
+        await send({"type": "http.response.body", "body": b"ok"})  # type: ignore[operator]
+
+    config = uvicorn.Config(
+        application, port=0, log_config=None, lifespan="off", http=protocol(admission), timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    running = asyncio.create_task(server._serve())  # noqa: SLF001  `serve` would take the process' signals
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+async def say(port: int, *chunks: bytes) -> list[int]:
+    """The statuses that come back for what is said on one connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    statuses = []
+    for chunk in chunks:
+        writer.write(chunk)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        if not chunk.startswith(b"HEAD"):
+            await reader.readexactly(length)
+        statuses.append(int(head.split()[1]))
+    writer.close()
+    return statuses
+
+
+async def test_a_full_bridge_refuses_on_the_wire_and_goes_on_on_the_same_connection() -> None:
+    telemetry = Telemetry()
+    admission = Admission(10, telemetry)
+    async with serving(admission) as port:
+        admission.under_way = 9
+        refused = await say(port, GET, POST, b"HEAD /v1/rows HTTP/1.1\r\nHost: b\r\n\r\n", GET)
+        let_in = await say(port, b"GET /readyz HTTP/1.1\r\nHost: b\r\n\r\n", b"GET /alert/v1/rows HTTP/1.1\r\nHost: b\r\n\r\n")
+        admission.under_way = 0
+        again = await say(port, GET)
+    assert (refused, let_in, again) == ([429] * 4, [200, 200], [200])
+    assert telemetry.registry.get_sample_value("bridge_shed_total", {"lane": "interactive"}) == 4
+
+
+async def test_a_request_in_pieces_is_the_parsers() -> None:
+    admission = Admission(10, Telemetry())
+    async with serving(admission) as port:
+        admission.under_way = 9
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for piece in (POST[:20], POST[20:-1], POST[-1:]):
+            writer.write(piece)
+            await asyncio.sleep(0.02)
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+    assert head.split()[1] == b"200"
