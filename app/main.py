@@ -157,16 +157,17 @@ def build_sync(settings: Settings, telemetry: Telemetry, clock: Clock = now_ms) 
 
 
 def _watch(settings: Settings, source: Source, guarded: Guard, telemetry: Telemetry, outages: Outages) -> Watch:
-    every_s = settings.sources[source.name].policy.probe_s
+    policy = settings.sources[source.name].policy
+    look_s = min(policy.look_s, policy.probe_s)
     if not isinstance(source, RedisSource):
-        return Watch(source.name, source, guarded, telemetry, every_s)
+        return Watch(source.name, source, guarded, telemetry, look_s)
     server = source.server
     outages.follow(server, source.name)
 
     def answered() -> None:
         outages.answered(server, source.memory)
 
-    return Watch(source.name, source, guarded, telemetry, every_s, answered, lambda: outages.failed(server))
+    return Watch(source.name, source, guarded, telemetry, look_s, answered, lambda: outages.failed(server))
 
 
 def _fingerprint(settings: Settings, name: str) -> str:

@@ -17,12 +17,12 @@ from app.telemetry import Telemetry
 _log = logging.getLogger(__name__)
 
 _PING_S = 1.0
-#: after a failure, until the circuit has opened
-_DOUBT_S = 0.5
+#: after a ping that failed, until the circuit has opened
+_DOUBT_S = 0.1
 
 
 class Watch:
-    """Pings the source every `every_s`. While its circuit is open, it alone tries the source (users get what is kept); when the
+    """Pings the source every `look_s`. While its circuit is open, it alone tries the source (users get what is kept); when the
     source answers again, its connections are made anew and the circuit lets questions through.
 
     `answered` is called after each ping that was answered, `failed` when the circuit opens. One log line a transition.
@@ -34,7 +34,7 @@ class Watch:
         source: Source,
         guard: Guard,
         telemetry: Telemetry,
-        every_s: float,
+        look_s: float,
         answered: Callable[[], object] = lambda: None,
         failed: Callable[[], object] = lambda: None,
     ) -> None:
@@ -42,9 +42,10 @@ class Watch:
         self._source = source
         self._breaker = guard.breaker
         self._telemetry = telemetry
-        self._every_s = every_s
+        self._look_s = look_s
         self._answered = answered
         self._failed = failed
+        self._in_doubt = False
         self._clock_is_off = False
         self.last_error: str | None = None
         guard.breaker.listeners.append(self._changed)
@@ -64,23 +65,30 @@ class Watch:
     def _pause_s(self) -> float:
         if self.circuit.state == "open":
             return max(self.circuit.wait_s, 0.01)
-        return _DOUBT_S if self.circuit.failing else self._every_s * random.uniform(0.8, 1)  # noqa: S311  jitter is no secret
+        return _DOUBT_S if self._in_doubt else self._look_s * random.uniform(0.8, 1)  # noqa: S311  jitter is no secret
 
     async def _probe(self) -> None:
         if self.circuit.wait_s:
             return
+        failure = await self._ping()
+        self._in_doubt = failure is not None
+        if failure is None:
+            await self._well()
+        else:
+            self._breaker.probe_failed(failure)
+
+    async def _ping(self) -> SourceError | None:
         try:
             async with asyncio.timeout(_PING_S):
                 await self._source.ping()
         except TimeoutError:
-            self._breaker.probe_failed(SourceTimeout(self._name, f"no answer within {_PING_S:g}s (ping)"))
+            return SourceTimeout(self._name, f"no answer within {_PING_S:g}s (ping)")
         except SourceError as failure:
-            self._breaker.probe_failed(failure)
+            return failure.again()
         except Exception as bug:
             _log.exception("%s: the ping crashed", self._name)
-            self._breaker.probe_failed(SourceCrashed(self._name, type(bug).__name__))
-        else:
-            await self._well()
+            return SourceCrashed(self._name, type(bug).__name__)
+        return None
 
     async def _well(self) -> None:
         if self.circuit.state == "open":
@@ -105,7 +113,7 @@ class Watch:
     def _changed(self, state: State, circuit: Circuit) -> None:
         if state == "open":
             self.last_error = str(circuit.cause)
-            _log.warning("%s is not asked any more, tried every %gs: %s", self._name, self._every_s, circuit.cause)
+            _log.warning("%s is not asked any more, next try in %.1fs: %s", self._name, circuit.wait_s, circuit.cause)
             self._failed()
         elif state == "closed":
             _log.info("%s answers again after %.1fs", self._name, circuit.open_for_s)

@@ -37,6 +37,7 @@ class Policy(BaseModel):
     cache_bytes: int = Field(16 << 20, ge=0, description="bytes of answers kept")
     cache_entries: int = Field(2000, ge=0)
     failures: int = Field(3, ge=1, le=100, description="failures in a row after which the source is asked no more")
+    look_s: float = Field(1.0, gt=0, le=600, description="how often a source is pinged while all is well, used or not")
     probe_s: float = Field(5.0, gt=0, le=600, description="how often a source that is asked no more is tried")
     denied_s: float = Field(60.0, gt=0, le=3600, description="the same where the credentials were refused")
 

@@ -81,11 +81,6 @@ class Circuit:
         """Time until the next try; 0 when it is due or the circuit is closed."""
         return max(self._next_try_s - self._now_s(), 0.0) if self.state == "open" else 0.0
 
-    @property
-    def failing(self) -> bool:
-        """Whether the last call failed."""
-        return self._row > 0
-
     def admits(self) -> bool:
         """Whether a call may be made now. In the half-open state one at a time tries for all."""
         if self.state == "open" and not self.probed and not self.wait_s:
