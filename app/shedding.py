@@ -7,6 +7,7 @@ ready.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app.admission import Admission, lane_of
 from app.contracts.deps import error_response
 from app.errors import TooBusy
+from app.one_write import OneWrite
 
 _FIRST_LINE = re.compile(rb"(?:GET|HEAD|POST|OPTIONS) (/[^ ?\r\n]*)[^ \r\n]* HTTP/1\.1\r\n")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,9}) *(?=\r\n)", re.IGNORECASE)
@@ -43,6 +45,11 @@ class Shedding(HttpToolsProtocol):
     rest: ClassVar[bytes]
 
     _between = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own narrowing
+        """A client is here."""
+        super().connection_made(transport)
+        self.transport = OneWrite(transport, self.loop)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came in."""

@@ -89,6 +89,7 @@ class FaultProxy:
             link.cancel()
         if links:
             await asyncio.wait(links)
+        await asyncio.sleep(0)  # for the closed connections' last callbacks
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = asyncio.current_task()

@@ -57,9 +57,9 @@ def statement(text: str = "t", scope: str = "") -> Statement:
 
 
 @asynccontextmanager
-async def replicas(port: int, store: Store, clock: Clock, count: int = 3) -> AsyncIterator[list[Guard]]:
+async def replicas(port: int, store: Store, clock: Clock, count: int = 3, limit_s: float = 1.0) -> AsyncIterator[list[Guard]]:
     """Bridges' guards over one store, each with its own way to the tier."""
-    shelves = [RedisShelf(TierSettings(host="127.0.0.1", port=port, probe_s=0.2)) for _ in range(count)]
+    shelves = [RedisShelf(TierSettings(host="127.0.0.1", port=port, limit_s=limit_s, probe_s=0.2)) for _ in range(count)]
     guards = [
         guard("s", store, Policy(attempts=1), Common(Telemetry(), clock, asyncio.sleep, Places(20), shelf), "config")
         for shelf in shelves
@@ -182,7 +182,7 @@ async def test_a_broken_tier_is_left_aside_after_one_moment_and_taken_again_when
 ) -> None:
     store, clock = Store(), Clock()
     with tier:
-        async with FaultProxy(tier.port) as proxy, replicas(proxy.port, store, clock, 1) as [only]:
+        async with FaultProxy(tier.port) as proxy, replicas(proxy.port, store, clock, 1, 0.1) as [only]:
             await only.fetch(statement("a"))
             await proxy.set(fault)
             took_s = []
