@@ -53,7 +53,7 @@ backend {backend}
 """
 
 _SERVER = (
-    "    server {name} 127.0.0.1:{http} check weight 100{slowstart} agent-check agent-port {agent} agent-inter 1s"
+    "    server {name} 127.0.0.1:{http} check weight 100{slowstart} agent-check agent-port {agent} agent-inter 500ms"
     ' agent-send "{backend}/{name}\\n" on-marked-down shutdown-sessions\n'
 )
 
