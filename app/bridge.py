@@ -222,7 +222,7 @@ def _ran_out_of_time(parts: Sequence[Part]) -> bool:
 def _said_coarser(result: Result, plan: Plan) -> Result:
     fine, coarse = plan.range.step_ms / 1000, result.range.step_ms / 1000
     text = f"{plan.metric.name}: step {coarse:g}s in place of {fine:g}s, which could not be had within the request's time limit"
-    return replace(result, frame=result.frame.remark(Notice("warning", text)))
+    return replace(result, frame=result.frame.remark(Notice("warning", text)), good_to_ms=None)
 
 
 def assemble(plan: Plan, parts: Sequence[Part], now_ms: int, done_ms: int | None = None) -> Result:
@@ -255,7 +255,22 @@ def assemble(plan: Plan, parts: Sequence[Part], now_ms: int, done_ms: int | None
         range=plan.range,
         asked=asked,
         age_s=max(done_ms - oldest_ms, 0) / 1000,
+        good_to_ms=_good_to_ms(plan, frames),
+        grid_ms=plan.thin_ms or plan.range.step_ms,
     )
+
+
+def _good_to_ms(plan: Plan, frames: Mapping[PartName, Frame]) -> int | None:
+    """As long as every part is fresh, the plan is the same, and no history has come to end too early to be whole."""
+    ends = [frame.fresh_to_ms for frame in frames.values()]
+    known = [end for end in ends if end is not None]
+    if not known or len(known) < len(ends):
+        return None
+    if "live" not in frames:
+        # Nothing goes on where the history ends: with the next bucket it is one too short.
+        ends_ms = [frame.covers_to_ms for frame in frames.values() if frame.covers_to_ms is not None]
+        known += [end_ms + plan.range.step_ms for end_ms in ends_ms if end_ms < plan.range.to_ms]
+    return min(plan.good_to_ms, *known)
 
 
 def _unneeded(part: Part, frames: Mapping[PartName, Frame]) -> bool:

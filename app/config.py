@@ -53,6 +53,7 @@ class RequestSettings(Strict):
     max_points: int = Field(1000, ge=2, le=10_000)
     max_rows: int = Field(100_000, ge=1, le=5_000_000)
     max_range_s: int = Field(400 * 86400, ge=60)
+    ready_bytes: int = Field(32 << 20, ge=0, description="finished answers kept while every part of them is fresh; 0 keeps none")
 
 
 class AgentSettings(Strict):

@@ -288,6 +288,10 @@ class Result:
     asked: tuple[Asked, ...] = ()
     #: the age of the oldest part, seconds
     age_s: float = 0.0
+    #: until when (epoch ms) the same question has this same answer; None where that is not known
+    good_to_ms: int | None = None
+    #: the range begins on a multiple of this
+    grid_ms: int = 1000
 
 
 #: The one seam. A source gives one, a policy takes one and gives one.

@@ -54,6 +54,8 @@ class Plan:
     live_from_ms: int
     #: width of the buckets in which a series is thinned, 0 where it fits
     thin_ms: int
+    #: until then a question for the same window has this same plan (its statements' instant of asking aside)
+    good_to_ms: int
     notices: tuple[Notice, ...] = ()
 
 
@@ -98,13 +100,17 @@ def _plan(metric: Metric, query: Query, whole: TimeRange, now_ms: int, thin_ms: 
         open_ms=open_ms,
         live_from_ms=live_from_ms,
         thin_ms=thin_ms,
+        good_to_ms=min(open_ms, live_from_ms + _settling_ms(metric)) + whole.step_ms,
         notices=notices,
     )
 
 
 def _live_from(metric: Metric, step_ms: int, now_ms: int) -> int:
-    settling_ms = metric.entry.settle_s * 1000 if metric.live and metric.live.ranged else 0
-    return (now_ms - settling_ms) // step_ms * step_ms
+    return (now_ms - _settling_ms(metric)) // step_ms * step_ms
+
+
+def _settling_ms(metric: Metric) -> int:
+    return metric.entry.settle_s * 1000 if metric.live and metric.live.ranged else 0
 
 
 def _check_labels(metric: Metric, query: Query, limits: Limits) -> None:

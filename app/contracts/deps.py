@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from app.bridge import Bridge
+from app.contracts.ready import Ready
 from app.errors import BadQuery, BodyTooLarge, BridgeError
 from app.model import Result
 
@@ -29,6 +30,7 @@ class Serving:
     budget_s: float = 4.8
     max_body_bytes: int = 4 << 20
     max_rows: int = 100_000
+    ready: Ready | None = None
 
 
 def serving(request: Request) -> Serving:
@@ -101,39 +103,6 @@ def reject_when_all_failed(results: Sequence[Result]) -> None:
     """Raise the first error when there is nothing at all to show."""
     if results and all(result.error is not None for result in results):
         raise cast("BridgeError", results[0].error)
-
-
-def result_headers(results: Sequence[Result]) -> dict[str, str]:
-    """How each answer came about, for people and scripts.
-
-    `Bridge-Result` is a list (RFC 9651) of refIds with parameters: `"A";status=fresh;age_s=0.4`,
-    `"B";status=stale;age_s=31.0;stale="rts"` or `"C";status=error;code=source_timeout`.
-    `Server-Timing` has one entry per source: `rts;dur=1.3;desc="A live"` (ms).
-    """
-    timings = [
-        f'{asked.source};dur={asked.seconds * 1000:.1f};desc="{_token(result.query.ref_id)} {asked.part}"'
-        for result in results
-        for asked in result.asked
-    ]
-    headers = {"Bridge-Result": ", ".join(_item(result) for result in results)}
-    if timings:
-        headers["Server-Timing"] = ", ".join(timings[:50])
-    return headers
-
-
-def _item(result: Result) -> str:
-    item = f'"{_token(result.query.ref_id)}";status={result.status}'
-    if result.error is not None:
-        return f"{item};code={result.error.code}"
-    missing = sorted({asked.source for asked in result.asked if asked.error is not None})
-    stale = sorted({asked.source for asked in result.asked if asked.stale is not None})
-    lists = "".join(f';{name}="{" ".join(found)}"' for name, found in (("missing", missing), ("stale", stale)) if found)
-    return f"{item};age_s={result.age_s:.1f}{lists}"
-
-
-def _token(ref_id: str) -> str:
-    """A refId as it may stand in a header: printable ASCII without quotes, short."""
-    return "".join(char for char in ref_id[:40] if " " <= char <= "~" and char not in '"\\')
 
 
 def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -11,8 +11,9 @@ from starlette.responses import Response
 from app.catalog import Metric
 from app.contracts import grammar
 from app.contracts.asking import budget_s, matchers, one, params_of, refuse_unknown, window
-from app.contracts.deps import json_response, reject_when_all_failed, result_headers, serving, unless_left
+from app.contracts.deps import json_response, reject_when_all_failed, serving, unless_left
 from app.contracts.rendering import all_notices, event_rows, notice_objects
+from app.contracts.telling import result_headers
 from app.errors import BadQuery
 
 router = APIRouter()

@@ -7,8 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.contracts.asking import budget_s, params_of, queries
-from app.contracts.deps import json_response, reject_when_all_failed, result_headers, serving, unless_left
+from app.contracts.deps import json_response, reject_when_all_failed, serving, unless_left
 from app.contracts.rendering import frame_elements
+from app.contracts.telling import result_headers
 
 router = APIRouter()
 

@@ -15,9 +15,12 @@ from starlette.responses import Response
 from app.bridge import Bridge
 from app.contracts import grammar
 from app.contracts.asking import Params, budget_s, one, params_of, queries
-from app.contracts.deps import JSON, reject_when_all_failed, result_headers, serving, unless_left
+from app.contracts.deps import JSON, reject_when_all_failed, serving, unless_left
+from app.contracts.hot import QUESTION
+from app.contracts.ready import Tail
 from app.contracts.rendering import facts
 from app.contracts.table import Table, arrow_stream, csv_text, json_rows, long_table, ndjson, wide_table
+from app.contracts.telling import result_headers
 from app.errors import BadQuery
 from app.model import Query, Result
 
@@ -46,6 +49,14 @@ class Asked:
     #: whether each row says its status and age
     marks: bool = False
 
+    def more(self, table: Table) -> bool:
+        """Whether there is a further page."""
+        return self.offset + self.limit < len(table)
+
+    def repeats(self, table: Table) -> bool:
+        """Whether the rows of this answer say nothing of ages, and are all there are for the window."""
+        return not self.marks and not self.offset and not self.more(table)
+
 
 @router.api_route("/v1/rows", methods=_METHODS)
 async def rows(request: Request) -> Response:
@@ -68,7 +79,11 @@ async def _answer(request: Request, strict: bool) -> Response:
     if strict and failures:
         raise failures[0]
     reject_when_all_failed(results)
-    body = render(given.bridge, asked, results)
+    table = _table(asked, results)
+    start, tail = _first(asked, table), _tail(given.bridge, asked, table)
+    body = start + tail(asked.queries[0].from_ms, asked.queries[0].to_ms, results)
+    if QUESTION in request.scope and given.ready is not None and asked.repeats(table):
+        given.ready.keep(request.scope[QUESTION].shape, results, _TYPES[asked.format], start, tail)
     headers = {"Cache-Control": "no-store", **result_headers(results)}
     return Response(body, headers=headers, media_type=_TYPES[asked.format])
 
@@ -99,9 +114,9 @@ def _accepted(accept: str) -> str:
     return kinds.get(accept.split(",")[0].split(";")[0].strip().lower(), "json")
 
 
-def write_cursor(query: Query, offset: int) -> str:
+def write_cursor(from_ms: int, to_ms: int, offset: int) -> str:
     """Where the next page begins, and the window that all pages are cut from."""
-    return base64.urlsafe_b64encode(orjson.dumps([query.from_ms, query.to_ms, offset])).decode().rstrip("=")
+    return base64.urlsafe_b64encode(orjson.dumps([from_ms, to_ms, offset])).decode().rstrip("=")
 
 
 def read_cursor(text: str) -> tuple[int, int, int]:
@@ -118,25 +133,37 @@ def read_cursor(text: str) -> tuple[int, int, int]:
 
 def render(bridge: Bridge, asked: Asked, results: Sequence[Result]) -> bytes:
     """The body."""
-    table = wide_table(results) if asked.shape == "wide" else long_table(results, asked.queries[0].by, asked.marks)
+    table, query = _table(asked, results), asked.queries[0]
+    return _first(asked, table) + _tail(bridge, asked, table)(query.from_ms, query.to_ms, results)
+
+
+def _table(asked: Asked, results: Sequence[Result]) -> Table:
+    return wide_table(results) if asked.shape == "wide" else long_table(results, asked.queries[0].by, asked.marks)
+
+
+def _first(asked: Asked, table: Table) -> bytes:
+    """The rows, which are the same for all who ask for the same buckets."""
     page = table.page(asked.offset, asked.limit)
-    if asked.format != "json":
-        return _ENCODERS[asked.format](page)
-    more = asked.offset + asked.limit < len(table)
-    cursor = write_cursor(asked.queries[0], asked.offset + asked.limit) if more else ""
-    return b'{"rows":%b,"meta":%b,"next_cursor":%b}' % (
-        json_rows(page),
-        orjson.dumps(_meta(bridge, asked, results, table)),
-        orjson.dumps(cursor),
-    )
+    return _ENCODERS[asked.format](page) if asked.format != "json" else b'{"rows":' + json_rows(page)
 
 
-def _meta(bridge: Bridge, asked: Asked, results: Sequence[Result], table: Table) -> dict[str, object]:
-    query = asked.queries[0]
-    return {
-        "partial": any(result.status != "fresh" for result in results),
-        "from": query.from_ms,
-        "to": query.to_ms,
-        "total_rows": len(table),
-        "metrics": {result.query.metric: facts(bridge.catalogue, result) for result in results},
-    }
+def _tail(bridge: Bridge, asked: Asked, table: Table) -> Tail:
+    """What follows the rows: the window as it was asked for, and the facts with their ages."""
+    total_rows, after = len(table), asked.offset + asked.limit if asked.more(table) else 0
+
+    def written(from_ms: int, to_ms: int, results: Sequence[Result]) -> bytes:
+        meta = {
+            "partial": any(result.status != "fresh" for result in results),
+            "from": from_ms,
+            "to": to_ms,
+            "total_rows": total_rows,
+            "metrics": {result.query.metric: facts(bridge.catalogue, result) for result in results},
+        }
+        cursor = write_cursor(from_ms, to_ms, after) if after else ""
+        return b',"meta":%b,"next_cursor":%b}' % (orjson.dumps(meta), orjson.dumps(cursor))
+
+    return written if asked.format == "json" else _nothing
+
+
+def _nothing(*_: object) -> bytes:
+    return b""
