@@ -31,8 +31,8 @@ from app.errors import BadQuery, BridgeError, TooBusy, UnknownName
 from app.haproxy import Agent
 from app.model import Clock, Lane
 from app.outages import Outages
-from app.policies import Common, Guard, Places, guard
-from app.sources import RedisSource
+from app.policies import Common, Guard, Places, Reaches, guard, unpublished
+from app.sources import DuckDBSource, RedisSource
 from app.sources.base import Source, telling_skew
 from app.sync import BackendSync
 from app.telemetry import Telemetry
@@ -155,7 +155,14 @@ def assemble(settings: Settings, catalogue: Catalogue, sources: Mapping[str, Sou
     shelf = RedisShelf(settings.tier) if settings.tier.host else None
     common = Common(telemetry, clock, asyncio.sleep, Places(settings.request.concurrent), shelf)
     guards = {
-        name: guard(name, telling_skew(source), settings.sources[name].policy, common, _fingerprint(settings, name))
+        name: guard(
+            name,
+            telling_skew(source),
+            settings.sources[name].policy,
+            common,
+            _fingerprint(settings, name),
+            _reaches(source),
+        )
         for name, source in sources.items()
     }
     request = settings.request
@@ -196,6 +203,10 @@ def _watch(settings: Settings, source: Source, guarded: Guard, telemetry: Teleme
         outages.answered(server, source.memory)
 
     return Watch(source.name, source, guarded, telemetry, look_s, answered, lambda: outages.failed(server))
+
+
+def _reaches(source: Source) -> Reaches:
+    return (lambda: source.reaches_ms) if isinstance(source, DuckDBSource) else unpublished
 
 
 def _fingerprint(settings: Settings, name: str) -> str:

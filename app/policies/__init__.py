@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.model import Clock, Fetch
 from app.policies.breaker import Breaker
-from app.policies.cache import Cached
+from app.policies.cache import Cached, Reaches, unpublished
 from app.policies.limit import Limited, Places
 from app.policies.observe import Observed
 from app.policies.retry import Retried, RetryBudget
@@ -17,7 +17,7 @@ from app.policies.shared import Shared, Shelf
 from app.policies.timeout import Deadline
 from app.telemetry import Telemetry
 
-__all__ = ["Common", "Guard", "Places", "Policy", "guard"]
+__all__ = ["Common", "Guard", "Places", "Policy", "Reaches", "guard", "unpublished"]
 
 
 class Policy(BaseModel):
@@ -75,8 +75,13 @@ class Guard:
     fingerprint: str
 
 
-def guard(name: str, fetch: Fetch, policy: Policy, common: Common, fingerprint: str = "") -> Guard:
-    """The source's fetch with its policies around it; the order is the design's (a test pins it)."""
+def guard(
+    name: str, fetch: Fetch, policy: Policy, common: Common, fingerprint: str = "", reaches_ms: Reaches = unpublished
+) -> Guard:
+    """The source's fetch with its policies around it; the order is the design's (a test pins it).
+
+    `reaches_ms` tells up to when the data reach that the source publishes from time to time.
+    """
     telemetry, clock = common.telemetry, common.clock
     stopped = telemetry.stopped.labels(name).inc
     fetch = Deadline(
@@ -90,5 +95,5 @@ def guard(name: str, fetch: Fetch, policy: Policy, common: Common, fingerprint: 
     fetch = breaker = Breaker(name, fetch, policy, telemetry)  # outside the limit: a cancelled asking is no failure
     if common.shelf is not None:
         fetch = Shared(name, fetch, policy, common.shelf, fingerprint, telemetry, clock)  # what others got is no matter of ours
-    cache = Cached(name, fetch, policy, telemetry, clock)  # outside everything that fails
+    cache = Cached(name, fetch, policy, telemetry, clock, reaches_ms=reaches_ms)  # outside everything that fails
     return Guard(Observed(name, cache, telemetry, clock), cache, breaker, fingerprint)  # outermost: what the caller really got

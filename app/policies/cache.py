@@ -18,6 +18,14 @@ _BACKGROUND = 4
 _REFRESHING = "a newer answer is being asked for"
 
 
+#: Up to when (epoch ms) the newest data reach that a source has published; None for one that is asked directly.
+Reaches = Callable[[], int | None]
+
+
+def unpublished() -> None:
+    """Of a source that is asked directly."""
+
+
 class CacheNumbers(Protocol):
     """What the cache needs of the policy's numbers."""
 
@@ -58,7 +66,8 @@ class _Flight:
 class Cached:
     """An answer's ages, counted from when it was *asked*:
 
-    - fresh (`fresh_s`, less up to a tenth so that panels do not all expire together): served as it is, nobody is asked;
+    - fresh (`fresh_s`, less up to a tenth so that panels do not all expire together): served as it is, nobody is asked,
+      unless it ends early and the source has published more since;
     - soft-stale (`soft_s`): asked anew; who has waited `patience_s` gets the older one, marked, and the asking goes on;
     - stale (`stale_s`): asked anew; the older one, marked, only when that fails or the asker's time is up;
     - older than that: an error.
@@ -75,6 +84,7 @@ class Cached:
         telemetry: Telemetry,
         clock: Clock,
         jitter: Callable[[], float] = random.random,
+        reaches_ms: Reaches = unpublished,
     ) -> None:
         self._source = source
         self._fetch = fetch
@@ -82,6 +92,7 @@ class Cached:
         self._telemetry = telemetry
         self._clock = clock
         self._jitter = jitter
+        self._reaches_ms = reaches_ms
         self.answers = Answers(numbers.cache_bytes, numbers.cache_entries)
         self._flights: dict[Hashable, _Flight] = {}
         self._running: set[asyncio.Task[Frame]] = set()
@@ -90,13 +101,18 @@ class Cached:
         """Fetch."""
         now_ms = self._clock()
         kept = self.answers.get(statement.key)
-        if kept is not None and now_ms < kept.fresh_to_ms:
+        if kept is not None and now_ms < kept.fresh_to_ms and not self._overtaken(kept):
             self._telemetry.cache_hits.labels(self._source, "fresh").inc()
             return kept.frame
         if statement.accept == "kept":
             return self._only_kept(statement, now_ms)
         older = self._older(statement, now_ms) if statement.accept == "stale" else None
         return await self._asked(statement, older, now_ms)
+
+    def _overtaken(self, kept: Kept) -> bool:
+        """Whether it ends early, and the source has published more since."""
+        covers_ms, newest_ms = kept.frame.covers_to_ms, self._reaches_ms()
+        return covers_ms is not None and newest_ms is not None and covers_ms < min(newest_ms, kept.range.to_ms)
 
     def load(self, answers: Iterable[tuple[Statement, Frame]]) -> None:
         """Keep answers of an earlier life; none of them is fresh."""

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from app.sources.clickhouse import ClickHouseConfig, ClickHouseRead
-from app.sources.duckdb import DuckDBConfig, DuckDBRead
+from app.sources.duckdb import DuckDBConfig, DuckDBRead, DuckDBSource
 from app.sources.prometheus import PrometheusConfig, PrometheusRead
 from app.sources.redis import RedisConfig, RedisRead, RedisSource
 
-__all__ = ["READS", "AnySource", "RedisSource"]
+__all__ = ["READS", "AnySource", "DuckDBSource", "RedisSource"]
 
 #: The connection of any source, told apart by its `kind`.
 AnySource = Annotated[RedisConfig | ClickHouseConfig | DuckDBConfig | PrometheusConfig, Field(discriminator="kind")]

@@ -121,6 +121,12 @@ class DuckDBSource:
         return ahead_s if ahead_s > 0 else None
 
     @property
+    def reaches_ms(self) -> int | None:
+        """Up to when the snapshot in use is complete, epoch ms."""
+        current = self._snapshots.current
+        return None if current is None else current.covers_to_ms
+
+    @property
     def warning(self) -> str | None:
         """Why the newest snapshot is not the one in use."""
         return self._snapshots.standing.problem

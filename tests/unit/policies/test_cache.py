@@ -38,6 +38,17 @@ async def test_an_answers_age_counts_from_the_asking() -> None:
     assert found.asked_ms == 1_000_000
 
 
+@pytest.mark.parametrize(("covers_ms", "newest_ms", "askings"), [(500, 500, 1), (500, 900, 2), (1_000, 9_000, 1), (None, 900, 1)])
+async def test_an_answer_that_ends_early_is_fresh_until_the_source_has_published_more(
+    covers_ms: int | None, newest_ms: int, askings: int
+) -> None:
+    source, clock = Scripted(Frame(covers_to_ms=covers_ms)), Clock()
+    fetch = Cached("s", source, Policy(), Telemetry(), clock, lambda: 0.0, lambda: newest_ms)
+    for _ in range(2):
+        await fetch(statement())
+    assert source.askings == askings
+
+
 async def test_with_a_cache_time_of_zero_every_request_asks() -> None:
     source = Scripted(Frame())
     fetch = cached(source, Clock(), fresh_s=0)
