@@ -2,6 +2,8 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
+# Debian's servers (haproxy, nginx) are in a folder that is not on everybody's PATH.
+export PATH := $(PATH):/usr/sbin
 BIN := .venv/bin
 NODE := tests/node
 LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q pyproject.toml
@@ -26,6 +28,7 @@ check: .venv/test.stamp ## format, lint, types, layers, spelling, configuration 
 	$(BIN)/python -m app check --config provisioning/bridge.yaml
 
 bench: .venv/test.stamp servers ## the ratios, as a table (BENCH_ARGS="--rounds 15")
+	@scripts/servers.sh nginx wrk
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 chaos: .venv/test.stamp servers ## break every store by script under load, check every promise (CHAOS_ARGS="--speed 1 --outage 60")

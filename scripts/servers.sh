@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# The servers that the tests run against: installed from Debian where they are missing. A missing one is an error, never a skip.
+# The servers that the tests run against, and the further ones named: installed from Debian where they are missing. A missing one
+# is an error, never a skip.
 set -euo pipefail
+# Where Debian puts servers; not on everybody's PATH.
+PATH="$PATH:/usr/sbin"
 
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
@@ -9,6 +12,10 @@ need prometheus prometheus
 need promtool prometheus
 need node nodejs
 need npm npm
+need haproxy haproxy
+for further in "$@"; do
+  need "$further" "$further"
+done
 if [ "${#missing[@]}" -gt 0 ]; then
   mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
   echo "installing test servers: ${missing[*]}"

@@ -7,9 +7,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import orjson
 
 from app.bridge import Bridge
-from app.contracts.rendering import all_notices, event_rows, frame_elements, legend, notice_objects, title_and_unit, window_text
+from app.contracts.rendering import (
+    all_notices,
+    event_rows,
+    frame_elements,
+    legend,
+    notice_objects,
+    pairs,
+    title_and_unit,
+    window_text,
+)
 from app.errors import BridgeError
 from app.model import Labels, Notice, Query, Result
 
@@ -60,8 +70,7 @@ def _datapoints(bridge: Bridge, result: Result, several: bool) -> list[dict[str,
     if not runs:
         return [element((), [], first=True)]
     return [
-        # Python's numbers, not one float array: an epoch in ms must stay an integer.
-        element(labels, list(zip(values.tolist(), times.tolist(), strict=True)), first=place == 0)
+        element(labels, orjson.Fragment(pairs(times, values)), first=place == 0)
         for place, (labels, times, values) in enumerate(runs)
     ]
 

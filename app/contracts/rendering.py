@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,54 @@ import orjson
 from app.catalog import Catalogue
 from app.model import Labels, Notice, Result, Times, Values, instant_text
 
+#: up to here a whole number is the same as float and as int
+_EXACT = 2.0**53
+#: longer grids are not worth their memory
+_GRID = 2000
+
 
 def texts(column: Times | Values) -> list[bytes]:
     """Each number as JSON writes it (NaN is null). One encoding for the whole column."""
     encoded = orjson.dumps(np.ascontiguousarray(column), option=orjson.OPT_SERIALIZE_NUMPY)
     return encoded[1:-1].split(b",") if len(column) else []
+
+
+def pairs(times: Times, values: Values) -> bytes:
+    """`[[value, time], ...]` as JSON: NaN is null, an epoch in ms and a whole number are integers.
+
+    A panel's series share their grid, so its times are written once for all of them.
+    """
+    if not len(times):
+        return b"[]"
+    whole = np.empty((len(times), 2), np.int64)
+    with np.errstate(invalid="ignore"):
+        whole[:, 0] = values
+    if (whole[:, 0] == values).all() and np.abs(values).max() < _EXACT:
+        whole[:, 1] = times
+        return orjson.dumps(whole, option=orjson.OPT_SERIALIZE_NUMPY)
+    pieces = [b""] * (2 * len(times))
+    pieces[0::2], pieces[1::2] = texts(values), _time_pieces(times)
+    return b"[[%b]]" % b"".join(pieces)
+
+
+def _time_pieces(times: Times) -> list[bytes]:
+    """What stands between a value and the next one."""
+    count, first = len(times), int(times[0])
+    step_ms = (int(times[-1]) - first) // max(count - 1, 1)
+    if 1 < count <= _GRID and (np.diff(times) == step_ms).all():
+        return _grid_pieces(first, step_ms, count)
+    return _pieces(times)
+
+
+@lru_cache(64)
+def _grid_pieces(first_ms: int, step_ms: int, count: int) -> list[bytes]:
+    return _pieces(first_ms + step_ms * np.arange(count, dtype=np.int64))
+
+
+def _pieces(times: Times) -> list[bytes]:
+    written = [b",%b],[" % text for text in texts(times)]
+    written[-1] = written[-1].removesuffix(b"],[")
+    return written
 
 
 def notice_objects(notices: Sequence[Notice]) -> list[dict[str, str]]:

@@ -66,6 +66,10 @@ class Fleet:
         process.terminate()
         return process.wait(20)
 
+    def pid(self, number: int) -> int:
+        """The process id of one that runs."""
+        return self._processes[number].pid
+
     def kill(self, number: int) -> None:
         """End one as a crash would."""
         process = self._processes.pop(number)
