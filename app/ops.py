@@ -142,7 +142,7 @@ async def metrics(request: Request) -> Response:
             operations.telemetry.snapshot_age.labels(name).set(age_s)
     live = CollectorRegistry(auto_describe=False)
     live.register(_Gauges(await _live_gauges(operations.bridge)))
-    text = generate_latest(operations.telemetry.registry) + generate_latest(live)
+    text = operations.telemetry.exposition() + generate_latest(live)
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 

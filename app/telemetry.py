@@ -6,8 +6,9 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -61,6 +62,14 @@ class Telemetry:
         )
         self.snapshot_age = Gauge("bridge_snapshot_age_seconds", "Age of the snapshot in use", ("source",), registry=registry)
         self._oldest: dict[str, _Oldest] = {}
+        #: what is counted apart, where a counter's lock would cost too much, and is added before anybody looks
+        self.settlers: list[Callable[[], None]] = []
+
+    def exposition(self) -> bytes:
+        """All of it, as Prometheus reads it."""
+        for settle in self.settlers:
+            settle()
+        return generate_latest(self.registry)
 
     def stale_served(self, source: str, age_ms: int) -> None:
         """An older answer was served."""

@@ -7,7 +7,6 @@ goes the whole way, unchanged, and gets its error there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -83,7 +82,7 @@ class Hot:
 
     def __init__(self, ready: Ready, telemetry: Telemetry) -> None:
         self._ready = ready
-        self._count = {path: _counting(telemetry, path) for path in ("/json/query", "/v1/rows")}
+        self._count = {path: _Count(telemetry, path) for path in ("/json/query", "/v1/rows")}
 
     async def answered(self, scope: Scope, receive: Receive, send: Send) -> Receive | None:
         """None when the request is answered. Else the channel on which the whole way finds what was read here."""
@@ -115,24 +114,35 @@ class Hot:
         scope[QUESTION] = question
         now_ms = self._ready.clock()
         answer = self._ready.find(question, now_ms)
-        if answer is None or any(name == b"origin" for name, _ in scope["headers"]):
+        if answer is None:
             return False
+        for name, _ in scope["headers"]:
+            if name == b"origin":
+                return False
         body = answer.body(question, now_ms)
         await send({"type": "http.response.start", "status": 200, "headers": answer.head(now_ms, len(body))})
         await send({"type": "http.response.body", "body": body})
-        answer.hit()
-        self._count[scope["path"]](time.perf_counter() - begun_s)
+        answer.sent += 1
+        self._count[scope["path"]].one(time.perf_counter() - begun_s)
         return True
 
 
-def _counting(telemetry: Telemetry, path: str) -> Callable[[float], None]:
-    requests, seconds = telemetry.http_requests.labels(path, "200"), telemetry.http_seconds.labels(path)
+class _Count:
+    """Answers by route, added to the metrics when somebody looks."""
 
-    def counted(took_s: float) -> None:
-        requests.inc()
-        seconds.observe(took_s)
+    def __init__(self, telemetry: Telemetry, path: str) -> None:
+        self._requests, self._seconds = telemetry.http_requests.labels(path, "200"), telemetry.http_seconds.labels(path)
+        self._sent = 0
+        telemetry.settlers.append(self._settle)
 
-    return counted
+    def one(self, took_s: float) -> None:
+        """One more."""
+        self._sent += 1
+        self._seconds.observe(took_s)
+
+    def _settle(self) -> None:
+        sent, self._sent = self._sent, 0
+        self._requests.inc(sent)
 
 
 async def _body(receive: Receive) -> tuple[bytes, list[Message]]:

@@ -26,7 +26,7 @@ _MOST_SHARE = 0.25
 Tail = Callable[[int, int, Sequence[Result]], bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Question:
     """A request as far as its answer depends on it: everything but the window (`shape`), and the window, epoch ms."""
 
@@ -35,9 +35,12 @@ class Question:
     to_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
-    """One finished answer. `results` are its facts, without their rows; their ages are those of `as_of_ms`."""
+    """One finished answer. `results` are its facts, without their rows; their ages are those of `as_of_ms`.
+
+    `sent` is how often it was sent again since that was last added to the metrics.
+    """
 
     window: tuple[int, ...]
     results: tuple[Result, ...]
@@ -49,8 +52,7 @@ class Answer:
     born_s: tuple[float, ...]
     start: bytes
     tail: Tail | None
-    #: counts that it was sent once more
-    hit: Callable[[], None]
+    sent: int = 0
 
     def body(self, question: Question, now_ms: int) -> bytes:
         """The body."""
@@ -95,6 +97,7 @@ class Ready:
         self.clock = clock
         self._slots: OrderedDict[Hashable, _Slot] = OrderedDict()
         self.size_bytes = 0
+        telemetry.settlers.append(self._settle)
 
     def find(self, question: Question, now_ms: int) -> Answer | None:
         """The answer, if there is one that is still true."""
@@ -130,28 +133,34 @@ class Ready:
             born_s=tuple(now_ms / 1000 - result.age_s for result in results),
             start=start,
             tail=tail,
-            hit=self._hit(results),
         )
         self._put((shape, question.to_ms - question.from_ms), _Slot(grids, answer, size_bytes))
 
     def _put(self, key: Hashable, slot: _Slot) -> None:
         older = self._slots.pop(key, None)
-        self.size_bytes += slot.size_bytes - (older.size_bytes if older else 0)
+        if older is not None:
+            self._gone(older)
+        self.size_bytes += slot.size_bytes
         self._slots[key] = slot
         while self.size_bytes > self._most_bytes:
-            _, gone = self._slots.popitem(last=False)
-            self.size_bytes -= gone.size_bytes
+            self._gone(self._slots.popitem(last=False)[1])
 
-    def _hit(self, results: Sequence[Result]) -> Callable[[], None]:
-        hits = [self._telemetry.cache_hits.labels(asked.source, "ready") for result in results for asked in result.asked]
-        queries, count = self._telemetry.queries.labels("fresh"), len(results)
+    def _gone(self, slot: _Slot) -> None:
+        self.size_bytes -= slot.size_bytes
+        self._count(slot.answer)
 
-        def counted() -> None:
-            queries.inc(count)
-            for hit in hits:
-                hit.inc()
+    def _settle(self) -> None:
+        for slot in self._slots.values():
+            self._count(slot.answer)
 
-        return counted
+    def _count(self, answer: Answer) -> None:
+        sent, answer.sent = answer.sent, 0
+        if not sent:
+            return
+        self._telemetry.queries.labels("fresh").inc(sent * len(answer.results))
+        for result in answer.results:
+            for asked in result.asked:
+                self._telemetry.cache_hits.labels(asked.source, "ready").inc(sent)
 
 
 def _window(grids: tuple[tuple[int, int], ...], question: Question) -> tuple[int, ...]:

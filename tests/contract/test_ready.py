@@ -12,7 +12,6 @@ import httpx
 import numpy as np
 import orjson
 import pytest
-from prometheus_client import generate_latest
 
 from app.catalog import load
 from app.config import settings_from
@@ -58,7 +57,7 @@ class Two:
     @property
     def hits(self) -> float:
         """Parts of answers that were ready."""
-        exposed = generate_latest(self.operations.telemetry.registry).decode()
+        exposed = self.operations.telemetry.exposition().decode()
         return sum(map(float, re.findall(r'bridge_cache_hits_total\{how="ready",source="\w+"\} (\S+)', exposed)))
 
 
