@@ -90,8 +90,8 @@ def panel(now_ms: int, *targets: Mapping[str, Any], **more: Any) -> dict[str, An
 
 
 def without_ages(body: bytes) -> Any:
-    """An answer but for what tells how long it took and how old it is."""
-    return orjson.loads(re.sub(rb'"(age_s|ms)":[0-9.e-]+', b'"":0', body))
+    """An answer but for what tells how long it took, how old it is and when a source is tried next (by the real clock)."""
+    return orjson.loads(re.sub(rb"next try in \d+s", b"", re.sub(rb'"(age_s|ms)":[0-9.e-]+', b'"":0', body)))
 
 
 class Reads(dict[str, Any]):
