@@ -112,7 +112,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, operations: ops.Opera
         _log.info("%d answers of the last run are loaded, none of them fresh", warm.load(settings.state, operations.guards))
         stack.push_async_callback(_save, settings.state, operations)
     for guarded in operations.guards.values():
-        stack.push_async_callback(guarded.cache.close)
+        stack.push_async_callback(guarded.close)
     await operations.sync.start()
     stack.push_async_callback(operations.sync.stop)
     watching = [asyncio.create_task(watch.run()) for watch in operations.watches.values()]

@@ -160,6 +160,10 @@ class Frame:
     stale: str | None = None
     #: the source itself says that something is missing from it
     partial: bool = False
+    #: until when (epoch ms) its settled buckets may be taken over into a later answer; 0 never
+    reuse_to_ms: int = 0
+    #: some of its buckets were taken over from an earlier answer
+    pieced: bool = False
 
     def __len__(self) -> int:
         return len(self.time)

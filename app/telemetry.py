@@ -35,6 +35,15 @@ class Telemetry:
             "bridge_cache_hits", "Answers without an asking of their own", ("source", "how"), registry=registry
         )
         self.cache_misses = Counter("bridge_cache_misses", "Answers that had to be asked for", ("source",), registry=registry)
+        self.spared = Counter(
+            "bridge_spared_askings", "Askings for the newest buckets only, the rest being at hand", ("source",), registry=registry
+        )
+        self.compared = Counter(
+            "bridge_self_checks",
+            "Answers put together that were compared with the source's",
+            ("source", "outcome"),
+            registry=registry,
+        )
         self.cache_evictions = Counter("bridge_cache_evictions", "Answers dropped for room", ("source",), registry=registry)
         self.stale = Counter("bridge_stale_responses", "Older answers served, marked", ("source",), registry=registry)
         self.oldest_served = Gauge(

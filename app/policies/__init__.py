@@ -10,10 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from app.model import Clock, Fetch
 from app.policies.breaker import Breaker
 from app.policies.cache import Cached, Reaches, unpublished
+from app.policies.delta import Delta
 from app.policies.limit import Limited, Places
 from app.policies.observe import Observed
 from app.policies.retry import Retried, RetryBudget
 from app.policies.shared import Shared, Shelf
+from app.policies.store import Answers
 from app.policies.timeout import Deadline
 from app.telemetry import Telemetry
 
@@ -34,6 +36,10 @@ class Policy(BaseModel):
     patience_s: float = Field(1.0, ge=0, le=60, description="wait for a newer answer before a soft-stale one is served, marked")
     soft_s: float = Field(60.0, ge=0, le=3600, description="up to which age an answer is soft-stale")
     stale_s: float = Field(900.0, ge=0, le=86_400, description="up to which age an answer may stand in, marked; 0 never")
+    volatile_s: float = Field(60.0, ge=0, le=86_400, description="how long after its end a bucket may still change")
+    settled_s: float = Field(
+        1200.0, ge=0, le=86_400, description="how long the buckets before that are taken over from an earlier answer; 0 never"
+    )
     cache_bytes: int = Field(16 << 20, ge=0, description="bytes of answers kept")
     cache_entries: int = Field(2000, ge=0)
     failures: int = Field(3, ge=1, le=100, description="failures in a row after which the source is asked no more")
@@ -70,9 +76,15 @@ class Guard:
 
     fetch: Fetch
     cache: Cached
+    delta: Delta
     breaker: Breaker
     #: tells differently configured sources apart
     fingerprint: str
+
+    async def close(self) -> None:
+        """End what goes on with nobody waiting for it."""
+        await self.cache.close()
+        await self.delta.close()
 
 
 def guard(
@@ -95,5 +107,9 @@ def guard(
     fetch = breaker = Breaker(name, fetch, policy, telemetry)  # outside the limit: a cancelled asking is no failure
     if common.shelf is not None:
         fetch = Shared(name, fetch, policy, common.shelf, fingerprint, telemetry, clock)  # what others got is no matter of ours
-    cache = Cached(name, fetch, policy, telemetry, clock, reaches_ms=reaches_ms)  # outside everything that fails
-    return Guard(Observed(name, cache, telemetry, clock), cache, breaker, fingerprint)  # outermost: what the caller really got
+    answers = Answers(policy.cache_bytes, policy.cache_entries)
+    fetch = delta = Delta(name, fetch, answers, policy, telemetry, clock)  # what is kept need not be asked for again
+    cache = Cached(name, fetch, policy, telemetry, clock, reaches_ms=reaches_ms, answers=answers)  # outside everything that fails
+    return Guard(
+        Observed(name, cache, telemetry, clock), cache, delta, breaker, fingerprint
+    )  # outermost: what the caller really got

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from app.errors import SourceError, SourceTimeout, SourceUnavailable
 from app.model import Clock, Fetch, Frame, Statement
+from app.policies.delta import may_be_pieced
 from app.policies.store import Answers, Kept, as_stale
 from app.telemetry import Telemetry
 
@@ -59,6 +60,8 @@ class _Flight:
     """One asking under way, and how many wait for it. When the last of them leaves, it is cancelled, unless it is to go on."""
 
     task: asyncio.Task[Frame]
+    #: nothing is taken over from an earlier answer
+    whole: bool
     waiting: int = 0
     goes_on: bool = False
 
@@ -85,6 +88,7 @@ class Cached:
         clock: Clock,
         jitter: Callable[[], float] = random.random,
         reaches_ms: Reaches = unpublished,
+        answers: Answers | None = None,
     ) -> None:
         self._source = source
         self._fetch = fetch
@@ -93,7 +97,7 @@ class Cached:
         self._clock = clock
         self._jitter = jitter
         self._reaches_ms = reaches_ms
-        self.answers = Answers(numbers.cache_bytes, numbers.cache_entries)
+        self.answers = Answers(numbers.cache_bytes, numbers.cache_entries) if answers is None else answers
         self._flights: dict[Hashable, _Flight] = {}
         self._running: set[asyncio.Task[Frame]] = set()
 
@@ -101,13 +105,17 @@ class Cached:
         """Fetch."""
         now_ms = self._clock()
         kept = self.answers.get(statement.key)
-        if kept is not None and now_ms < kept.fresh_to_ms and not self._overtaken(kept):
+        if kept is not None and self._serves(kept, statement, now_ms):
             self._telemetry.cache_hits.labels(self._source, "fresh").inc()
             return kept.frame
         if statement.accept == "kept":
             return self._only_kept(statement, now_ms)
         older = self._older(statement, now_ms) if statement.accept == "stale" else None
         return await self._asked(statement, older, now_ms)
+
+    def _serves(self, kept: Kept, statement: Statement, now_ms: int) -> bool:
+        """Whether it is fresh, the newest that there is, and asked for as a whole where an alert asks."""
+        return now_ms < kept.fresh_to_ms and not self._overtaken(kept) and not (kept.frame.pieced and statement.lane == "alert")
 
     def _overtaken(self, kept: Kept) -> bool:
         """Whether it ends early, and the source has published more since."""
@@ -163,12 +171,12 @@ class Cached:
     def _flight(self, statement: Statement) -> _Flight:
         key = statement.key
         flight = self._flights.get(key)
-        if flight is not None:
+        if flight is not None and (flight.whole or statement.lane != "alert"):
             self._telemetry.cache_hits.labels(self._source, "shared").inc()
             return flight
         self._telemetry.cache_misses.labels(self._source).inc()
         task = asyncio.create_task(self._ask(statement))
-        flight = self._flights[key] = _Flight(task)
+        flight = self._flights[key] = _Flight(task, not may_be_pieced(statement))
         self._running.add(task)
         task.add_done_callback(lambda ended: self._ended(key, ended))
         return flight

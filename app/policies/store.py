@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from app.model import Frame, Notice, Statement, TimeRange, instant_text
@@ -80,16 +80,25 @@ class Answers:
         reach_ms = max(statement.now_ms - asked_after_ms, 0) + asked.step_ms
         usable = [
             kept
-            for kept in self._shapes.get(statement.shape, {}).values()
+            for kept in self.shaped(statement)
             if kept.frame.asked_ms >= asked_after_ms
             and kept.range.from_ms < asked.to_ms
             and kept.range.to_ms > asked.from_ms - reach_ms
         ]
         return max(usable, key=lambda kept: (_overlap(kept.range, asked), kept.range.to_ms, kept.frame.asked_ms), default=None)
 
+    def shaped(self, statement: Statement) -> Iterable[Kept]:
+        """The answers of this shape, whatever their window."""
+        return self._shapes.get(statement.shape, {}).values()
+
+    def drop_shape(self, statement: Statement) -> None:
+        """Forget the answers of this shape."""
+        for kept in list(self.shaped(statement)):
+            self._drop(kept.statement.key)
+
     def _supersede(self, newer: Kept, now_ms: int) -> None:
         slack_ms = 2 * newer.range.step_ms
-        for kept in list(self._shapes.get(newer.statement.shape, {}).values()):
+        for kept in list(self.shaped(newer.statement)):
             moved_ms = newer.range.to_ms - kept.range.to_ms
             same_length = abs(_length_ms(newer.range) - _length_ms(kept.range)) <= slack_ms
             if kept.fresh_to_ms <= now_ms and moved_ms >= 0 and same_length and _overlap(kept.range, newer.range) >= 0:

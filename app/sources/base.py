@@ -74,6 +74,11 @@ class Read(Strict):
         """The Statement for this read; values are bound in it, never pasted."""
         raise NotImplementedError  # pragma: no cover
 
+    @property
+    def sliceable(self) -> bool:
+        """True when a bucket's values are the same whatever other buckets are asked for; False where that is not certain."""
+        return False
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """(key, what is wrong and what is allowed) for mistakes that the model's types cannot see."""
         return iter(())

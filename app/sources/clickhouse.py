@@ -20,7 +20,7 @@ from app.model import Frame, Statement, Times, frame_of_columns
 from app.sources import base
 from app.sources.base import Ask, Read, translate
 from app.sources.clickhouse_link import ERRORS, ClickHouseAddress, Columns, Embedded, Link, Wire
-from app.sources.sql import Dialect, fill, template_problems
+from app.sources.sql import Dialect, fill, sliceable, template_problems
 
 #: How long a cancelled fetch waits for its KILL QUERY to be answered; the kill itself may go on for KILL_S.
 _KILL_WAIT_S = 0.2
@@ -73,6 +73,11 @@ class ClickHouseRead(Read):
         named = {name: bound[name] for name in _PLACEHOLDER.findall(text) if name in bound}
         params = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in named.items())
         return Statement(self.source, ask.metric, text, params, span, ask.by, ask.where, self, ask.now_ms)
+
+    @property
+    def sliceable(self) -> bool:
+        """See `sql.sliceable`."""
+        return sliceable(self.sql)
 
     def _column(self, label: str) -> str:
         # Text whatever the column is (an Enum compared with a word it does not know is an error); indices still serve it.

@@ -40,6 +40,7 @@ _MOST_BYTES = 256 << 20
 _ORDERS = ("<", "<=", ">", ">=")
 _PLACEHOLDER = re.compile(r"\{(by|where|and_where|window)\}")
 _UNKNOWN = re.compile(r"\{([a-z_]+)\}")
+_ELSEWHEN = re.compile(r"@|\boffset\s*-", re.IGNORECASE)
 _SPECIAL = re.compile(r"([.+*?()|\[\]{}^$\\])")
 
 _ERRORS: ErrorTable = {
@@ -99,6 +100,11 @@ class PrometheusRead(Read):
     def statement(self, ask: Ask) -> Statement:
         """The template as it stands: the source fills it in, because an order filter needs the labels' values first."""
         return Statement(self.source, ask.metric, self.query, (), ask.range, ask.by, ask.where, self, ask.now_ms)
+
+    @property
+    def sliceable(self) -> bool:
+        """Each bucket is evaluated at its own end, unless the query says otherwise (`@`, an offset into the future)."""
+        return _ELSEWHEN.search(self.query) is None
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Placeholders that nobody fills, or that are missing for declared labels."""

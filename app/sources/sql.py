@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from app.model import Matcher
@@ -20,6 +21,16 @@ from app.sources.base import number, pattern
 _BY = re.compile(r"\{by\}\s*,?")
 _WHERE = re.compile(r"\{where\}")
 _VALUE = re.compile(r"\bAS\s+value\b", re.IGNORECASE)
+#: What makes a row depend on rows of other buckets, or on when it is asked.
+_ACROSS = re.compile(
+    r"\b(over|window|limit|offset|qualify|fill|asof|union|intersect|except|with|top|sample|rollup|cube|totals|neighbor|now\w*"
+    r"|today|yesterday|current_\w+|random\w*|rand\w*|unnest|generate_series|running\w+|array\w*|\w*array|\w*cum\w*|list\w*)\b"
+    r"|\b(min|max|any\w*|first|last|arg_?m\w+)\s*\([^()]*\)\s+AS\s+time\b",
+    re.IGNORECASE,
+)
+_FROM = re.compile(r">=\s*(?:\w+\s*\(\s*)?(?:\{from_ms:\w+\}|\$from_ms\b)(?!\s*[-+*/%])")
+_TO = re.compile(r"<\s*(?:\w+\s*\(\s*)?(?:\{to_ms:\w+\}|\$to_ms\b)(?!\s*[-+*/%])")
+_BUCKET = re.compile(r"\*\s*(?:\{step_ms:\w+\}|\$step_ms\b)\s+AS\s+time\b|toStartOfInterval\(", re.IGNORECASE)
 _ORDERS = ("<", "<=", ">", ">=")
 
 
@@ -63,6 +74,22 @@ def _condition(matcher: Matcher, column: str, name: str, dialect: Dialect) -> tu
     if math.isnan(bound):
         return f"{column} {operator} {dialect.placeholder(name, 'text')}", operand
     return f"{dialect.as_number.format(column=column)} {operator} {dialect.placeholder(name, 'number')}", bound
+
+
+@lru_cache(maxsize=1000)
+def sliceable(template: str) -> bool:
+    """Whether each bucket's rows are certain to be the same whatever other buckets are asked for.
+
+    They are where the range only says which rows are read (`ts >= from AND ts < to`, once), the rows are put into buckets by the
+    step, and nothing in the statement looks from one bucket to another. What is not understood is not sliceable.
+    """
+    return (
+        template.count("from_ms") == len(_FROM.findall(template)) == 1
+        and template.count("to_ms") == len(_TO.findall(template)) == 1
+        and "now_ms" not in template
+        and len(_BUCKET.findall(template)) == 1
+        and _ACROSS.search(template) is None
+    )
 
 
 def template_problems(sql: str, declared: Mapping[str, str], known: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -52,6 +52,8 @@ class Pace:
             "patience_s": self.s(1, 0.2),
             "soft_s": self.s(60),
             "stale_s": self.s(900),
+            "volatile_s": self.s(60),
+            "settled_s": self.s(1200),
             "probe_s": self.s(5),
             "denied_s": self.s(60),
         }

@@ -47,9 +47,9 @@ class Stores:
         )
         return [json.loads(line) for line in answer.splitlines()]
 
-    def settings(self, fresh_s: float = 0.0, **ports: int) -> Settings:
+    def settings(self, fresh_s: float = 0.0, settled_s: float = 1200.0, **ports: int) -> Settings:
         """The bridge's settings for these stores; `ports` puts a proxy's port in the place of a store's."""
-        policy = {"fresh_s": fresh_s}
+        policy = {"fresh_s": fresh_s, "settled_s": settled_s}
         live = {"connect": {"kind": "redis", "port": ports.get("redis", self.redis.port)}, "policy": policy}
         reached = {"port": ports.get("clickhouse", self.clickhouse.port), "password": self.clickhouse.password}
         prometheus = f"http://127.0.0.1:{ports.get('prometheus', self.prometheus_port)}"

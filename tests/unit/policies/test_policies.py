@@ -31,7 +31,7 @@ def stack(fetch: Fetch | object) -> list[str]:
 
 def test_the_policies_stand_in_the_designs_order() -> None:
     guarded = guard("s", Scripted(Frame()), Policy(), common())
-    assert stack(guarded.fetch) == ["Observed", "Cached", "Breaker", "Deadline", "Retried", "Limited", "Deadline"]
+    assert stack(guarded.fetch) == ["Observed", "Cached", "Delta", "Breaker", "Deadline", "Retried", "Limited", "Deadline"]
 
 
 def test_an_attempt_may_not_last_longer_than_the_whole() -> None:
