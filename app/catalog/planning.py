@@ -23,6 +23,8 @@ from app.sources.base import Ask, Read, accepts
 _LADDER_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 _DAY_S = 86400
 _FINER = 4
+#: as far as clocks may be apart (`sources.base.SKEW_LIMIT_S`)
+_MOMENT_MS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def plan_query(catalogue: Catalogue, query: Query, now_ms: int, limits: Limits) 
     step_ms, notices = _step(metric, query, limits)
     thin_ms = _thin(query, step_ms)
     grid_ms = thin_ms or step_ms
-    whole = TimeRange(query.from_ms // grid_ms * grid_ms, -(-query.to_ms // step_ms) * step_ms, step_ms)
+    whole = TimeRange(query.from_ms // grid_ms * grid_ms, -(-_ends_ms(metric, query, now_ms) // step_ms) * step_ms, step_ms)
     _check_buckets(whole, limits)
     if thin_ms:
         notices += (_thinned(query, step_ms),)
@@ -100,9 +102,19 @@ def _plan(metric: Metric, query: Query, whole: TimeRange, now_ms: int, thin_ms: 
         open_ms=open_ms,
         live_from_ms=live_from_ms,
         thin_ms=thin_ms,
-        good_to_ms=min(open_ms, live_from_ms + _settling_ms(metric)) + whole.step_ms,
+        # Of a window that was taken to end later than it says, nobody else's is known to mean the same.
+        good_to_ms=now_ms
+        if query.to_ms <= open_ms < whole.to_ms
+        else min(open_ms, live_from_ms + _settling_ms(metric)) + whole.step_ms,
         notices=notices,
     )
+
+
+def _ends_ms(metric: Metric, query: Query, now_ms: int) -> int:
+    """The window's end. One that ends a moment before now means now: the asker's clock, or the way here, is that far off, and the
+    live edge would be cut off whenever a bucket has closed in between."""
+    meant = metric.live is not None and now_ms - _MOMENT_MS < query.to_ms <= now_ms
+    return now_ms + 1 if meant else query.to_ms
 
 
 def _live_from(metric: Metric, step_ms: int, now_ms: int) -> int:

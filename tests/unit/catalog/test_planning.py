@@ -97,6 +97,13 @@ def test_a_past_window_asks_no_live_read(catalogue: Catalogue) -> None:
     assert plan_query(catalogue, query, NOW, Limits()).live is None
 
 
+@pytest.mark.parametrize(("before_ms", "live"), [(0, True), (1, True), (1_999, True), (2_000, False)])
+def test_a_window_that_ends_a_moment_before_now_has_the_live_edge(catalogue: Catalogue, before_ms: int, live: bool) -> None:
+    begun_ms = 1_700_000_010_000  # a bucket has just closed
+    found = plan_query(catalogue, Query("gauge", begun_ms - 600_000, begun_ms - before_ms), begun_ms, Limits())
+    assert (found.live is not None, found.good_to_ms > begun_ms) == (live, not live)
+
+
 def test_an_alert_does_not_see_the_open_bucket_of_a_growing_figure(catalogue: Catalogue) -> None:
     found = plan(catalogue, "past", 3600, step_ms=60_000, strict=True)
     assert found.range.to_ms == 1_699_999_980_000
