@@ -103,7 +103,7 @@ def _server(settings: Settings) -> uvicorn.Server:
             log_config=None,
             server_header=False,
             proxy_headers=False,
-            http=protocol(app.state.admission),
+            http=protocol(app.state.admission, app.state.hot),
         ),
         http.lame_duck_s,
         begin,

@@ -64,8 +64,9 @@ def application(settings: Settings, operations: ops.Operations) -> FastAPI:
             operations.draining = True
 
     ready = Ready(settings.request.ready_bytes, operations.telemetry, operations.bridge.clock)
+    hot = Hot(ready, operations.telemetry)
     app = _Application(
-        Hot(ready, operations.telemetry),
+        hot,
         title="bridge",
         version=__version__,
         lifespan=lifespan,
@@ -74,6 +75,7 @@ def application(settings: Settings, operations: ops.Operations) -> FastAPI:
         redoc_url=None,
     )
     app.state.operations = operations
+    app.state.hot = hot
     app.state.serving = Serving(
         operations.bridge, settings.request.budget_s, settings.http.max_body_bytes, settings.request.max_rows, ready
     )

@@ -47,6 +47,8 @@ class Answer:
     as_of_ms: int
     good_to_ms: int
     headers: tuple[tuple[bytes, bytes], ...]
+    #: the same on the wire, the status line before them
+    lines: bytes
     #: `Bridge-Result` with gaps for the ages, and the instants (s) from which these count
     pattern: bytes
     born_s: tuple[float, ...]
@@ -60,11 +62,18 @@ class Answer:
             return self.start
         return self.start + self.tail(question.from_ms, question.to_ms, self._aged(now_ms))
 
+    def wire_head(self, now_ms: int, length: int) -> bytes:
+        """The status line and the headers, as HTTP/1.1 has them."""
+        return b"%bcontent-length: %d\r\nbridge-result: %b\r\n" % (self.lines, length, self.pattern % self._ages_s(now_ms))
+
     def head(self, now_ms: int, length: int) -> list[tuple[bytes, bytes]]:
         """The headers, with the ages as of now."""
+        result = self.pattern % self._ages_s(now_ms)
+        return [*self.headers, (b"content-length", b"%d" % length), (b"bridge-result", result)]
+
+    def _ages_s(self, now_ms: int) -> tuple[float, ...]:
         now_s = now_ms / 1000
-        ages = tuple([max(now_s - born_s, 0.0) for born_s in self.born_s])
-        return [*self.headers, (b"content-length", b"%d" % length), (b"bridge-result", self.pattern % ages)]
+        return tuple([max(now_s - born_s, 0.0) for born_s in self.born_s])
 
     def _aged(self, now_ms: int) -> list[Result]:
         """The facts as of now: nothing was asked, and all is older by the time that has passed."""
@@ -123,12 +132,14 @@ class Ready:
             return
         question = Question(shape, results[0].query.from_ms, results[0].query.to_ms)
         grids = tuple(dict.fromkeys((result.grid_ms, result.range.step_ms) for result in results))
+        headers = _fixed_headers(results, content_type)
         answer = Answer(
             window=_window(grids, question),
             results=tuple(replace(result, frame=Frame(notices=result.frame.notices)) for result in results),
             as_of_ms=now_ms,
             good_to_ms=min(goods),
-            headers=_fixed_headers(results, content_type),
+            headers=headers,
+            lines=b"HTTP/1.1 200 OK\r\n" + b"".join(b"%b: %b\r\n" % header for header in headers),
             pattern=result_pattern(results),
             born_s=tuple(now_ms / 1000 - result.age_s for result in results),
             start=start,

@@ -24,7 +24,7 @@ from app.model import Frame, Notice, Statement, TimeRange, Values, frame_of_colu
 from app.sources import base
 from app.sources.base import Ask, ErrorTable, Read, SourceConfig, translate
 from app.sources.duckdb_snapshots import Snapshot, Snapshots, Standing
-from app.sources.sql import Dialect, fill, sliceable, template_problems
+from app.sources.sql import Dialect, fill, template_problems
 
 #: How long a cancelled fetch waits for its thread to stop; an interrupt is repeated until then, since one that comes before the
 #: engine has begun is lost.
@@ -71,6 +71,8 @@ class DuckDBRead(Read):
     """A SELECT that yields `time` (epoch ms, integer), the label columns, and `value`; events: text columns in place of `value`.
 
     The template may use `$from_ms`, `$to_ms`, `$step_ms` and `$now_ms` (0 when the open bucket is not asked for).
+
+    Never sliceable: a newer snapshot is another version of everything, and asking it costs no network.
     """
 
     sql: str
@@ -84,11 +86,6 @@ class DuckDBRead(Read):
         named = {name: value for name, value in bound.items() if f"${name}" in text}
         params = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in named.items())
         return Statement(self.source, ask.metric, text, params, span, ask.by, ask.where, self, ask.now_ms)
-
-    @property
-    def sliceable(self) -> bool:
-        """See `sql.sliceable`."""
-        return sliceable(self.sql)
 
     def _column(self, label: str) -> str:
         return f"coalesce(CAST({self.word(label)} AS VARCHAR), '')"

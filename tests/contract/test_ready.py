@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import orjson
 import pytest
+from fastapi import FastAPI
 
 from app.catalog import load
 from app.config import settings_from
@@ -47,6 +48,8 @@ class Two:
     short: httpx.AsyncClient
     whole: httpx.AsyncClient
     operations: Operations
+    #: the application that keeps finished answers
+    app: FastAPI
 
     def heal(self) -> None:
         """Every source answers again and its circuit knows it."""
@@ -72,12 +75,10 @@ async def two() -> AsyncIterator[Two]:
     none_ready = settings_from(values | {"request": {"budget_s": 30, "ready_bytes": 0}}, "test")
     for name, answer in GOOD.items():
         sources[name].answer = answer
-    short, whole = (
-        httpx.AsyncClient(transport=httpx.ASGITransport(application(one, operations)), base_url="http://bridge")
-        for one in (chosen, none_ready)
-    )
+    apps = [application(one, operations) for one in (chosen, none_ready)]
+    short, whole = (httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://bridge") for app in apps)
     async with short, whole:
-        yield Two(clock, sources, short, whole, operations)
+        yield Two(clock, sources, short, whole, operations, apps[0])
 
 
 def panel(now_ms: int, *targets: Mapping[str, Any], **more: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from app.sources import sql
 from app.sources.clickhouse import ClickHouseRead
 from app.sources.duckdb import DuckDBRead
 from app.sources.prometheus import PrometheusRead
@@ -35,10 +36,8 @@ CLICKHOUSE = (
         (("FROM t ", "FROM t ASOF JOIN u USING (ts) "), False),
     ],
 )
-def test_a_duckdb_read_is_sliceable_where_the_range_only_says_which_rows_are_read(
-    change: tuple[str, str], sliceable: bool
-) -> None:
-    assert DuckDBRead(source="duckdb", sql=DUCKDB.replace(*change, 1)).sliceable is sliceable
+def test_a_template_is_sliceable_where_the_range_only_says_which_rows_are_read(change: tuple[str, str], sliceable: bool) -> None:
+    assert sql.sliceable(DUCKDB.replace(*change, 1)) is sliceable
 
 
 @pytest.mark.parametrize(
@@ -70,6 +69,10 @@ def test_a_clickhouse_read_is_sliceable_where_the_range_only_says_which_rows_are
 )
 def test_a_prometheus_read_is_sliceable_unless_its_buckets_are_evaluated_elsewhen(query: str, sliceable: bool) -> None:
     assert PrometheusRead(source="prometheus", query=query).sliceable is sliceable
+
+
+def test_a_snapshot_is_another_version_of_everything() -> None:
+    assert not DuckDBRead(source="duckdb", sql=DUCKDB).sliceable
 
 
 def test_a_live_read_is_not_sliceable() -> None:

@@ -8,6 +8,8 @@ import pytest
 import uvicorn
 
 from app.admission import Admission
+from app.contracts.hot import Hot
+from app.contracts.ready import Ready
 from app.shedding import protocol, whole_request
 from app.telemetry import Telemetry
 
@@ -34,7 +36,12 @@ POST = b"POST /json/query HTTP/1.1\r\nHost: b\r\nContent-Length: 2\r\n\r\n{}"
     ],
 )
 def test_only_what_is_plainly_one_whole_request_is_judged_without_a_parser(data: bytes, path: str | None) -> None:
-    assert whole_request(data) == path
+    found = whole_request(data)
+    assert (found.path.decode() if found else None) == path
+
+
+#: nothing is ready
+NEVER = Hot(Ready(0, Telemetry(), lambda: 0), Telemetry())
 
 
 @asynccontextmanager
@@ -46,7 +53,7 @@ async def serving(admission: Admission) -> AsyncIterator[int]:
         await send({"type": "http.response.body", "body": b"ok"})  # type: ignore[operator]
 
     config = uvicorn.Config(
-        application, port=0, log_config=None, lifespan="off", http=protocol(admission), timeout_graceful_shutdown=1
+        application, port=0, log_config=None, lifespan="off", http=protocol(admission, NEVER), timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     running = asyncio.create_task(server._serve())  # noqa: SLF001  `serve` would take the process' signals
