@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+#: Larger bodies do not fit the socket's buffer in one piece anyway, and a copy of them costs.
+_LARGE = 1 << 16
+
 
 class OneWrite(asyncio.Transport):
     """A transport whose first piece of an answer waits for the second one, at the longest until the loop's next turn."""
@@ -24,12 +27,20 @@ class OneWrite(asyncio.Transport):
         """Send; an HTTP/1.1 head alone, together with what is written next."""
         if self._held:
             held, self._held = self._held, b""
-            self._transport.write(b"".join((held, data)))
+            self.together(held, data)
         elif data[:5] == b"HTTP/" and data[-4:] == b"\r\n\r\n":
             self._held = bytes(data)
             self._soon(self._flush)
         else:
             self._transport.write(data)
+
+    def together(self, head: bytes, body: bytes | bytearray | memoryview[Any]) -> None:
+        """Send an answer."""
+        if len(body) <= _LARGE:
+            self._transport.write(b"".join((head, body)))
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
 
     def close(self) -> None:
         """Send what is held, and close."""

@@ -1,8 +1,8 @@
 """What is answered on the wire: uvicorn's HTTP protocol, with one look at a request before it parses.
 
-- A refusal through the application costs a scope, a task and two ASGI messages, a quarter of a cached answer; under three times the
-  load that can be served those quarters are most of the processor. Here it is one look at the bytes and one write of bytes that are
-  ready.
+- A refusal through the application costs a scope, a task and two ASGI messages, a quarter of a cached answer; under three times
+  the load that can be served those quarters are most of the processor. Here it is one look at the bytes and one write of bytes
+  that are ready.
 - An answer that is ready (`contracts.ready`) costs less than half of what the parser, the task and the messages around it do.
 """
 
@@ -55,11 +55,12 @@ def whole_request(data: bytes) -> Plain | None:
 
 
 class Shedding(HttpToolsProtocol):
-    """Answers 429 itself where there is no room, and what is ready; all else is uvicorn's (and `main` looks at both once more)."""
+    """Answers 429 itself where there is no room, and what is ready; all else is uvicorn's (`main` looks at both once more)."""
 
     admission: ClassVar[Admission]
     hot: ClassVar[Hot]
-    #: the refusal before and after the headers that the server adds
+    transport: OneWrite
+    #: the refusal: its head without what the server adds, and its body
     first: ClassVar[bytes]
     rest: ClassVar[bytes]
 
@@ -107,7 +108,7 @@ class Shedding(HttpToolsProtocol):
         lane = lane_of(request.path.decode("ascii", "replace"))
         if lane is None or not self.admission.refuses(lane):
             return False
-        self._write(self.first, self.rest if data[:4] != b"HEAD" else b"\r\n")
+        self._write(self.first, self.rest if data[:4] != b"HEAD" else b"")
         self.admission.refused()
         return True
 
@@ -117,13 +118,13 @@ class Shedding(HttpToolsProtocol):
         answer = self.hot.wired(request.path, request.query, b"".join(_ACCEPT.findall(request.head)), request.body)
         if answer is None:
             return False
-        self._write(answer[0], b"\r\n" + answer[1])
+        self._write(*answer)
         return True
 
-    def _write(self, first: bytes, rest: bytes) -> None:
+    def _write(self, head: bytes, body: bytes) -> None:
         """An answer, with the headers that the server adds to each."""
         added = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
-        self.transport.write(b"%b%b%b" % (first, added, rest))
+        self.transport.together(b"%b%b\r\n" % (head, added), body)
         self.server_state.total_requests += 1
         self._answered_s = self.loop.time()
         if self.timeout_keep_alive_task is None:
@@ -134,5 +135,5 @@ def protocol(admission: Admission, hot: Hot) -> type[HttpToolsProtocol]:
     """The protocol class for `uvicorn.Config(http=...)`."""
     refusal = error_response(TooBusy("too many requests are under way; try again in a second"))
     head = b"".join(name + b": " + value + b"\r\n" for name, value in refusal.raw_headers)
-    first, rest = b"HTTP/1.1 429 Too Many Requests\r\n" + head, b"\r\n" + bytes(refusal.body)
+    first, rest = b"HTTP/1.1 429 Too Many Requests\r\n" + head, bytes(refusal.body)
     return type("SheddingHere", (Shedding,), {"admission": admission, "hot": hot, "first": first, "rest": rest})

@@ -80,8 +80,8 @@ def rows_question(query: bytes, accept: bytes, now_ms: int) -> Question | None:
 class Hot:
     """Answers from `ready` what it can. Callers of other origins and other methods go the whole way.
 
-    It is asked twice: by the server's protocol with the bytes of a whole request (`wired`), which spares a hit the parser, a task and
-    the messages; and as the first thing in the application (`answered`), for requests that came in pieces or several at once.
+    It is asked twice: by the server's protocol with the bytes of a whole request (`wired`), which spares a hit the parser, a task
+    and the messages; and as the first thing in the application (`answered`), for requests that came in pieces or several at once.
     """
 
     def __init__(self, ready: Ready, telemetry: Telemetry) -> None:
@@ -89,7 +89,7 @@ class Hot:
         self._count = {path: _Count(telemetry, path) for path in ("/json/query", "/v1/rows")}
 
     def wired(self, path: bytes, query: bytes, accept: bytes, body: bytes) -> tuple[bytes, bytes] | None:
-        """Head (without its last line) and body of the answer to a request for a route that is kept; None where none is at hand."""
+        """Head (without its last line) and body of the answer to a request for a kept route; None where none is at hand."""
         begun_s, now_ms = time.perf_counter(), self._ready.clock()
         if path == b"/json/query":
             question = panel_question(body, now_ms) if 0 < len(body) <= _MOST_BODY else None

@@ -229,8 +229,9 @@ def _compared(seen: Mapping[str, float], size: int) -> list[Line]:
 
 
 def _large(stores: Stores, folder: Path, ours: int, rounds: int) -> Line:
-    """An answer of ten thousand points against one of four hundred, each as a share of bare ASGI with the same bytes."""
-    shares: dict[int, list[float]] = {400: [], 10_000: []}
+    """An answer of ten thousand points against one of four hundred; what the bytes cost is what they cost bare ASGI."""
+    times_us: dict[int, list[float]] = {400: [], 10_000: []}
+    bare_us: dict[int, list[float]] = {400: [], 10_000: []}
     panels = {400: question(stores, 400), 10_000: question(stores, 1000, by=["account"])}
     for points, panel in panels.items():
         body = folder / f"{points}.json"
@@ -238,16 +239,18 @@ def _large(stores: Stores, folder: Path, ours: int, rounds: int) -> Line:
         with served("least", BENCH_BODY=str(body)) as least:
             for _ in range(rounds):
                 post(least, panel), post(ours, panel)
-                bare = wrk(folder, least, [panel]).per_s
-                shares[points].append(wrk(folder, ours, [panel]).per_s / bare)
-    small, large = (statistics.median(found) for found in shares.values())
+                bare_us[points].append(1e6 / wrk(folder, least, [panel]).per_s)
+                times_us[points].append(1e6 / wrk(folder, ours, [panel]).per_s)
+    small, large = (statistics.median(found) for found in times_us.values())
+    few, many = (statistics.median(found) for found in bare_us.values())
+    aside = large - (many - few)
     return Line(
         "a hit of 10,000 points against one of 400, bytes aside",
-        f"x{large:.2f} of bare ASGI",
-        f"x{small:.2f} of bare ASGI",
-        f"x{large / small:.2f}",
+        f"{large:.0f} us less {many - few:.0f} us",
+        f"{small:.0f} us",
+        f"x{small / aside:.2f}",
         ">= x0.9",
-        large / small >= 0.9,
+        small / aside >= 0.9,
     )
 
 

@@ -1,4 +1,4 @@
-"""Answers that are ready leave before the parser has looked: they must be the very answers of the whole way, and nothing else may."""
+"""Answers that are ready leave before the parser has looked: they must be those of the whole way, and nothing else may."""
 
 from __future__ import annotations
 
