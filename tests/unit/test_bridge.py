@@ -44,6 +44,20 @@ metrics:
     over_time: last
     history: {source: lake, sql: "SELECT $from_ms AS time, 1 AS value"}
     live: {source: hot, read: hash, key: h, field: f}
+  past:
+    title: t
+    description: d
+    unit: short
+    aggregate: sum
+    over_time: last
+    history: {source: lake, sql: "SELECT $from_ms AS time, 1 AS value"}
+  present:
+    title: t
+    description: d
+    unit: short
+    aggregate: sum
+    over_time: last
+    live: {source: hot, read: hash, key: h, field: f}
 events:
   failures:
     title: t
@@ -281,3 +295,22 @@ async def test_what_a_source_calls_incomplete_is_partial_and_no_alert_gets_it() 
     warned = replace(LIVE, partial=True).remark(Notice("warning", "hot: a store behind it is missing"))
     shown_, alert = await ask(bridge(lake=HISTORY, hot=warned), query(), query(strict=True))
     assert (shown_.status, alert.status, str(alert.error)) == ("partial", "error", "gauge: hot: a store behind it is missing")
+
+
+async def test_the_store_that_is_slow_lately_is_asked_first() -> None:
+    asked = []
+
+    async def slow() -> Frame:
+        asked.append("lake")
+        await asyncio.sleep(0.05)
+        return HISTORY
+
+    async def quick() -> Frame:
+        asked.append("hot")
+        return LIVE
+
+    of = bridge(lake=slow, hot=quick)
+    for _ in range(2):
+        asked.clear()
+        results = await ask(of, query("present", ref_id="A"), query("past", ref_id="B"))
+    assert (asked, [result.query.ref_id for result in results]) == (["lake", "hot"], ["A", "B"])
