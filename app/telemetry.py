@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -18,6 +18,8 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=True)
+        # Memory, processor time, open files, start; where the system tells them (Linux).
+        ProcessCollector(registry=registry)
         self.build_info = Gauge("bridge_build_info", "The running version", ("version",), registry=registry)
         self.http_requests = Counter("bridge_http_requests", "Requests answered", ("route", "status"), registry=registry)
         self.http_seconds = Histogram(

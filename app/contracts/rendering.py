@@ -37,29 +37,25 @@ def pairs(times: Times, values: Values) -> bytes:
     if (whole[:, 0] == values).all() and np.abs(values).max() < _EXACT:
         whole[:, 1] = times
         return orjson.dumps(whole, option=orjson.OPT_SERIALIZE_NUMPY)
-    pieces = [b""] * (2 * len(times))
-    pieces[0::2], pieces[1::2] = texts(values), _time_pieces(times)
-    return b"[[%b]]" % b"".join(pieces)
+    return _template(times) % tuple(texts(values))
 
 
-def _time_pieces(times: Times) -> list[bytes]:
-    """What stands between a value and the next one."""
+def _template(times: Times) -> bytes:
+    """The pairs with a `%b` where each value goes."""
     count, first = len(times), int(times[0])
     step_ms = (int(times[-1]) - first) // max(count - 1, 1)
     if 1 < count <= _GRID and (np.diff(times) == step_ms).all():
-        return _grid_pieces(first, step_ms, count)
-    return _pieces(times)
+        return _grid_template(first, step_ms, count)
+    return _with_times(times)
 
 
 @lru_cache(64)
-def _grid_pieces(first_ms: int, step_ms: int, count: int) -> list[bytes]:
-    return _pieces(first_ms + step_ms * np.arange(count, dtype=np.int64))
+def _grid_template(first_ms: int, step_ms: int, count: int) -> bytes:
+    return _with_times(first_ms + step_ms * np.arange(count, dtype=np.int64))
 
 
-def _pieces(times: Times) -> list[bytes]:
-    written = [b",%b],[" % text for text in texts(times)]
-    written[-1] = written[-1].removesuffix(b"],[")
-    return written
+def _with_times(times: Times) -> bytes:
+    return b"[[%b,%b]]" % (b"%b", b"],[%b,".join(texts(times)))
 
 
 def notice_objects(notices: Sequence[Notice]) -> list[dict[str, str]]:

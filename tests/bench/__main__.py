@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.bench.columns import columns
 from tests.bench.fan_out import measured
 from tests.bench.hits import hits
+from tests.bench.living import living
 from tests.bench.report import report
 from tests.servers.world import running_stores
 
@@ -30,6 +31,7 @@ def main() -> int:
         with running_stores(folder, hours=17, instances=5) as stores:
             lines += hits(stores, folder, arguments.rounds)
             lines += asyncio.run(measured(stores, folder, arguments.rounds))
+            lines += asyncio.run(living(stores, folder, arguments.rounds))
     report(lines)
     return 1 if arguments.strict and not all(line.ok for line in lines) else 0
 
