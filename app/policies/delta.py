@@ -26,7 +26,7 @@ from app.telemetry import Telemetry
 _log = logging.getLogger(__name__)
 
 #: Of the answers that were put together, how many are compared with what the source says of the whole.
-_COMPARED = 1 / 400
+_COMPARED = 1 / 1000
 
 
 class DeltaNumbers(Protocol):
@@ -77,7 +77,7 @@ class Delta:
         if head is None or joined is None:
             frame = await self._fetch(statement)
             # Not all at once: what was first asked for together would be asked for anew together.
-            reuse_ms = round(self._numbers.settled_s * 1000 * (1 - 0.2 * self._chance()))
+            reuse_ms = round(self._numbers.settled_s * 1000 * (1 - 0.1 * self._chance()))
             return replace(frame, reuse_to_ms=now_ms + reuse_ms)
         self._telemetry.spared.labels(self._source).inc()
         if self._chance() < _COMPARED:
