@@ -15,7 +15,7 @@ from app.sources import READS
 from app.sources.base import Read
 
 
-class _UniqueKeys(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]  # either has it all
+class _UniqueKeys(yaml.SafeLoader):
     """Refuses a mapping that has a key twice (YAML would silently keep the last)."""
 
 
