@@ -6,7 +6,7 @@ SHELL := bash
 export PATH := $(PATH):/usr/sbin
 BIN := .venv/bin
 NODE := tests/node
-LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q pyproject.toml
+LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --no-strip-extras -q pyproject.toml
 
 .PHONY: help demo test check bench chaos format lock clean servers
 
