@@ -83,7 +83,9 @@ async def test_of_two_hundred_askers_over_three_replicas_one_asks(tier: RedisSer
         async with replicas(tier.port, store, clock) as guards:
             found = await asyncio.gather(*(guards[number % 3].fetch(statement()) for number in range(200)))
     assert (store.askings, {answer.value[0] for answer in found}) == (1, {1.0})
-    assert len({answer.asked_ms for answer in found}) <= 2
+    # Each replica counts from its own asking where that was a moment earlier than the one that reached the store.
+    asked_ms = [answer.asked_ms for answer in found]
+    assert max(asked_ms) - min(asked_ms) < 100
 
 
 async def test_an_answer_keeps_its_own_clock_in_every_replica(tier: RedisServer) -> None:
