@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app.admission import Admission, lane_of
 from app.contracts.deps import error_response
 from app.contracts.hot import Hot
+from app.contracts.telling import header_lines
 from app.errors import TooBusy
 from app.one_write import OneWrite
 
@@ -74,10 +75,10 @@ class Shedding(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came in."""
-        full = self.admission.full
-        if (full or data.startswith(_KEPT)) and self._idle():
+        full, kept = self.admission.full, data.startswith(_KEPT)
+        if (full or kept) and self._idle():
             request = whole_request(data)
-            if request is not None and ((full and self._refuse(request, data)) or self._served(request, data)):
+            if request is not None and ((full and self._refuse(request, data)) or (kept and self._served(request))):
                 return
         super().data_received(data)
 
@@ -112,8 +113,8 @@ class Shedding(HttpToolsProtocol):
         self.admission.refused()
         return True
 
-    def _served(self, request: Plain, data: bytes) -> bool:
-        if not data.startswith(_KEPT) or _ORIGIN.search(request.head):
+    def _served(self, request: Plain) -> bool:
+        if _ORIGIN.search(request.head):
             return False
         answer = self.hot.wired(request.path, request.query, b"".join(_ACCEPT.findall(request.head)), request.body)
         if answer is None:
@@ -123,8 +124,7 @@ class Shedding(HttpToolsProtocol):
 
     def _write(self, head: bytes, body: bytes) -> None:
         """An answer, with the headers that the server adds to each."""
-        added = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
-        self.transport.together(b"%b%b\r\n" % (head, added), body)
+        self.transport.together(b"%b%b\r\n" % (head, header_lines(self.server_state.default_headers)), body)
         self.server_state.total_requests += 1
         self._answered_s = self.loop.time()
         if self.timeout_keep_alive_task is None:
@@ -134,6 +134,5 @@ class Shedding(HttpToolsProtocol):
 def protocol(admission: Admission, hot: Hot) -> type[HttpToolsProtocol]:
     """The protocol class for `uvicorn.Config(http=...)`."""
     refusal = error_response(TooBusy("too many requests are under way; try again in a second"))
-    head = b"".join(name + b": " + value + b"\r\n" for name, value in refusal.raw_headers)
-    first, rest = b"HTTP/1.1 429 Too Many Requests\r\n" + head, bytes(refusal.body)
+    first, rest = b"HTTP/1.1 429 Too Many Requests\r\n" + header_lines(refusal.raw_headers), bytes(refusal.body)
     return type("SheddingHere", (Shedding,), {"admission": admission, "hot": hot, "first": first, "rest": rest})

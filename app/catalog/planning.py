@@ -18,13 +18,12 @@ from dataclasses import dataclass, replace
 from app.catalog.entries import Catalogue, Event, Metric
 from app.errors import BadQuery, LimitExceeded
 from app.model import Matcher, Notice, Query, Statement, TimeRange
-from app.sources.base import Ask, Read, accepts
+from app.sources.base import SKEW_LIMIT_S, Ask, Read, accepts
 
 _LADDER_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 _DAY_S = 86400
 _FINER = 4
-#: as far as clocks may be apart (`sources.base.SKEW_LIMIT_S`)
-_MOMENT_MS = 2000
+_MOMENT_MS = round(SKEW_LIMIT_S * 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +90,8 @@ def _plan(metric: Metric, query: Query, whole: TimeRange, now_ms: int, thin_ms: 
         found = read.statement(Ask(metric.name, TimeRange(from_ms, to_ms, whole.step_ms), query.by, query.where, asked_now))
         return replace(found, lane="alert" if query.strict else query.lane, scope=query.scope)
 
+    # Of a window that was taken to end later than it says, nobody else's is known to mean the same.
+    lengthened = query.to_ms <= open_ms < whole.to_ms
     closed_end_ms = min(end_ms, open_ms) if metric.live else end_ms
     return Plan(
         query=query,
@@ -102,10 +103,7 @@ def _plan(metric: Metric, query: Query, whole: TimeRange, now_ms: int, thin_ms: 
         open_ms=open_ms,
         live_from_ms=live_from_ms,
         thin_ms=thin_ms,
-        # Of a window that was taken to end later than it says, nobody else's is known to mean the same.
-        good_to_ms=now_ms
-        if query.to_ms <= open_ms < whole.to_ms
-        else min(open_ms, live_from_ms + _settling_ms(metric)) + whole.step_ms,
+        good_to_ms=now_ms if lengthened else min(open_ms, live_from_ms + _settling_ms(metric)) + whole.step_ms,
         notices=notices,
     )
 

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from app.contracts.telling import result_headers, result_pattern
+from app.contracts.telling import header_lines, result_headers, result_pattern
 from app.model import Clock, Frame, Result
 from app.telemetry import Telemetry
 
@@ -139,7 +139,7 @@ class Ready:
             as_of_ms=now_ms,
             good_to_ms=min(goods),
             headers=headers,
-            lines=b"HTTP/1.1 200 OK\r\n" + b"".join(b"%b: %b\r\n" % header for header in headers),
+            lines=b"HTTP/1.1 200 OK\r\n" + header_lines(headers),
             pattern=result_pattern(results),
             born_s=tuple(now_ms / 1000 - result.age_s for result in results),
             start=start,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from app.model import Result
 
@@ -29,6 +29,11 @@ def result_pattern(results: Sequence[Result]) -> bytes:
     """`Bridge-Result` with `%.1f` wherever an age stands."""
     items = ", ".join(_item(result, "\0") for result in results)
     return items.replace("%", "%%").replace("\0", "%.1f").encode()
+
+
+def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers as HTTP/1.1 has them on the wire."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def _item(result: Result, age: str) -> str:

@@ -69,10 +69,10 @@ class Delta:
 
     async def __call__(self, statement: Statement) -> Frame:
         """Fetch."""
-        if self._numbers.settled_s <= 0 or not may_be_pieced(statement):
+        if self._numbers.settled_s <= 0 or not _sliceable(statement):
             return await self._fetch(statement)
         now_ms = self._clock()
-        head = self._head(statement, now_ms)
+        head = self._head(statement, now_ms) if may_be_pieced(statement) else None
         joined = head.joined(await self._fetch(head.rest(statement))) if head else None
         if head is None or joined is None:
             frame = await self._fetch(statement)
@@ -93,8 +93,15 @@ class Delta:
             await asyncio.wait(comparing)
 
     def _head(self, statement: Statement, now_ms: int) -> Head | None:
-        heads = [head_of(kept, statement, self._numbers.volatile_s, now_ms) for kept in self._answers.shaped(statement)]
-        return max((head for head in heads if head is not None), key=lambda head: head.until_ms, default=None)
+        usable = [
+            (until_ms, kept)
+            for kept in self._answers.shaped(statement)
+            if (until_ms := taken_over_to_ms(kept, statement, self._numbers.volatile_s, now_ms)) is not None
+        ]
+        if not usable:
+            return None
+        until_ms, kept = max(usable, key=lambda one: one[0])
+        return Head(cut(kept.frame, statement.range.from_ms, until_ms), until_ms)
 
     def _later(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -141,11 +148,15 @@ class Head:
 
 def may_be_pieced(statement: Statement) -> bool:
     """Whether an answer to this may be put together. An alert's is not: what came very late must be in it."""
-    return statement.lane != "alert" and statement.read is not None and statement.read.sliceable
+    return statement.lane != "alert" and _sliceable(statement)
 
 
-def head_of(kept: Kept, statement: Statement, volatile_s: float, now_ms: int) -> Head | None:
-    """What may be taken over from an answer of the same shape; None where that is nothing."""
+def _sliceable(statement: Statement) -> bool:
+    return statement.read is not None and statement.read.sliceable
+
+
+def taken_over_to_ms(kept: Kept, statement: Statement, volatile_s: float, now_ms: int) -> int | None:
+    """Up to when (epoch ms) an answer of the same shape may be taken over; None where that is nothing."""
     frame, asked, had = kept.frame, statement.range, kept.range
     if frame.notices or frame.text or now_ms >= frame.reuse_to_ms or had.from_ms > asked.from_ms:
         return None
@@ -156,9 +167,7 @@ def head_of(kept: Kept, statement: Statement, volatile_s: float, now_ms: int) ->
     # At least one bucket is asked for: an answer is as old as its newest part.
     newest_ms = min(settled_ms, had.to_ms, asked.to_ms - asked.step_ms)
     until_ms = asked.from_ms + (newest_ms - asked.from_ms) // asked.step_ms * asked.step_ms
-    if until_ms <= asked.from_ms:
-        return None
-    return Head(replace(cut(frame, asked.from_ms, until_ms), reuse_to_ms=frame.reuse_to_ms), until_ms)
+    return until_ms if until_ms > asked.from_ms else None
 
 
 def settled_alike(one: Frame, other: Frame, until_ms: int) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
+import orjson
 from fastapi import FastAPI
 
 from app.catalog import load
@@ -177,3 +180,8 @@ EVENTS = Frame(
 )
 EMPTY = Frame(asked_ms=NOW)
 WARNED = EMPTY.remark(Notice("warning", "half of it"))
+
+
+def without_ages(body: bytes) -> Any:
+    """An answer but for what tells how long it took, how old it is and when a source is tried next (by the real clock)."""
+    return orjson.loads(re.sub(rb"next try in \d+s", b"", re.sub(rb'"(age_s|ms)":[0-9.e-]+', b'"":0', body)))

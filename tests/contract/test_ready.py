@@ -22,7 +22,7 @@ from app.errors import SourceUnavailable
 from app.main import application, assemble
 from app.model import Frame, Statement
 from app.ops import Operations
-from tests.contract.app_under_test import CPU, HISTORY, KINDS, LIVE, NOW, PNL, TEXT, Scripted, settings
+from tests.contract.app_under_test import CPU, HISTORY, KINDS, LIVE, NOW, PNL, TEXT, Scripted, settings, without_ages
 
 HOUR_MS = 3_600_000
 GOOD = {"rts": LIVE, "duckdb": HISTORY, "clickhouse": PNL, "prometheus": CPU}
@@ -88,11 +88,6 @@ def panel(now_ms: int, *targets: Mapping[str, Any], **more: Any) -> dict[str, An
         "maxDataPoints": 60,
         **more,
     }
-
-
-def without_ages(body: bytes) -> Any:
-    """An answer but for what tells how long it took, how old it is and when a source is tried next (by the real clock)."""
-    return orjson.loads(re.sub(rb"next try in \d+s", b"", re.sub(rb'"(age_s|ms)":[0-9.e-]+', b'"":0', body)))
 
 
 class Reads(dict[str, Any]):

@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 
 from app.config import HttpSettings
 from app.errors import SourceUnavailable
 from app.model import Frame
 from tests.contract.app_under_test import NOW, Bench, bench, hang
+from tests.servers.listening import listening
 from tests.unit.frames import frame
-
-
-@asynccontextmanager
-async def on_the_wire(made: Bench) -> AsyncIterator[int]:
-    """The application behind uvicorn on a loopback port."""
-    server = uvicorn.Server(uvicorn.Config(made.app, port=0, log_config=None, lifespan="on"))
-    listening = socket.create_server(("127.0.0.1", 0))
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    while not server.started:
-        await asyncio.sleep(0.01)
-    yield listening.getsockname()[1]
-    server.should_exit = True
-    await serving
 
 
 @pytest.mark.parametrize("path", ["/v1/rows/?metric=equity", "/livez/", "/json/", "/v1/metrics//"])
@@ -107,7 +91,7 @@ async def test_17_a_body_of_a_megabyte_is_accepted_and_unknown_keys_ignored(at: 
 async def test_18_when_the_caller_leaves_the_work_stops_at_the_store() -> None:
     made = bench()
     made.say(prometheus=hang)
-    async with on_the_wire(made) as port:
+    async with listening(made.app, lifespan="on") as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /v1/rows?metric=cpu_load HTTP/1.1\r\nHost: bridge\r\n\r\n")
         while not made.sources["prometheus"].asked:
@@ -153,6 +137,9 @@ async def test_metrics_are_well_formed_and_show_the_live_gauges(at: Bench) -> No
 
 async def test_a_real_server_answers_a_real_client() -> None:
     made = bench()
-    async with on_the_wire(made) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+    async with (
+        listening(made.app, lifespan="on") as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
+    ):
         replies = await asyncio.gather(*(client.get("/v1/rows?metric=equity") for _ in range(20)))
     assert {reply.status_code for reply in replies} == {200}

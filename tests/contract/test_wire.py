@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pytest
-import uvicorn
 
 from app.shedding import protocol
 from tests.contract.test_ready import ROWS, Two, two
+from tests.servers.listening import listening
 
 __all__ = ["two"]
 
@@ -35,26 +35,9 @@ PARSED = b"Expect: 100-continue\r\n"
 async def on_the_wire(two: Two, keep_alive_s: int = 5) -> AsyncIterator[int]:
     """The port of a server with the protocol of `bridge serve`."""
     state = two.app.state
-    config = uvicorn.Config(
-        two.app,
-        port=0,
-        log_config=None,
-        lifespan="off",
-        http=protocol(state.admission, state.hot),
-        timeout_graceful_shutdown=1,
-        timeout_keep_alive=keep_alive_s,
-        server_header=False,
-    )
-    server = uvicorn.Server(config)
-    running = asyncio.create_task(server._serve())  # noqa: SLF001  `serve` would take the process' signals
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        with suppress(asyncio.CancelledError):
-            await running
+    chosen = {"http": protocol(state.admission, state.hot), "lifespan": "off", "server_header": False}
+    async with listening(two.app, timeout_graceful_shutdown=1, timeout_keep_alive=keep_alive_s, **chosen) as port:
+        yield port
 
 
 async def read(reader: asyncio.StreamReader) -> tuple[list[bytes], bytes]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import random
 import re
 from pathlib import Path
-from typing import Any
 
-import httpx
-import orjson
 import pytest
 import yaml
 
 from app.main import create_app
+from tests.contract.app_under_test import without_ages
 from tests.e2e.conftest import client_of
 from tests.servers.world import Stores
 
@@ -25,11 +23,6 @@ HISTORY = {
 #: two refreshes later in the same bucket, in the next one, a few on, and after a while away
 LATER_MS = (0, 5_000, 10_000, 10_000, 20_000, 60_000, 300_000)
 REFRESHES = 12
-
-
-async def rows(client: httpx.AsyncClient, params: dict[str, Any]) -> Any:
-    answer = await client.get("/v1/rows", params=params)
-    return orjson.loads(re.sub(rb'"(age_s|ms)":[0-9.e-]+', b'"":0', answer.content))
 
 
 @pytest.mark.parametrize("metric", sorted(HISTORY))
@@ -50,7 +43,7 @@ async def test_a_panel_that_slides_along_gets_the_answers_of_one_that_asks_for_e
             params = {"metric": metric, "from": "now-2h", "step": "1m"}
             if place % 2:
                 params["step"] = "10s"
-            found = [await rows(client, params) for client in (pieced, whole)]
+            found = [without_ages((await client.get("/v1/rows", params=params)).content) for client in (pieced, whole)]
             if found[0] != found[1]:
                 differing.append((params, now_ms))
         spared = re.findall(r'bridge_spared_askings_total\{source="(\w+)"\} [1-9]', (await pieced.get("/metrics")).text)

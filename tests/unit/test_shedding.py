@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pytest
-import uvicorn
 
 from app.admission import Admission
 from app.contracts.hot import Hot
 from app.contracts.ready import Ready
 from app.shedding import protocol, whole_request
 from app.telemetry import Telemetry
+from tests.servers.listening import listening
 
 GET = b"GET /v1/rows?metric=equity HTTP/1.1\r\nHost: b\r\n\r\n"
 POST = b"POST /json/query HTTP/1.1\r\nHost: b\r\nContent-Length: 2\r\n\r\n{}"
@@ -52,19 +52,8 @@ async def serving(admission: Admission) -> AsyncIterator[int]:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})  # type: ignore[operator]
         await send({"type": "http.response.body", "body": b"ok"})  # type: ignore[operator]
 
-    config = uvicorn.Config(
-        application, port=0, log_config=None, lifespan="off", http=protocol(admission, NEVER), timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
-    running = asyncio.create_task(server._serve())  # noqa: SLF001  `serve` would take the process' signals
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        with suppress(asyncio.CancelledError):
-            await running
+    async with listening(application, lifespan="off", http=protocol(admission, NEVER), timeout_graceful_shutdown=1) as port:
+        yield port
 
 
 async def say(port: int, *chunks: bytes) -> list[int]:

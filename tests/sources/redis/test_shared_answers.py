@@ -68,7 +68,7 @@ async def replicas(port: int, store: Store, clock: Clock, count: int = 3, limit_
         yield guards
     finally:
         for one, shelf in zip(guards, shelves, strict=True):
-            await one.cache.close()
+            await one.close()
             await shelf.close()
 
 

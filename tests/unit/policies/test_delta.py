@@ -15,7 +15,7 @@ import pytest
 from app.model import Fetch, Frame, Labels, Lane, Notice, Statement, TimeRange, frame_of_runs
 from app.policies import Policy
 from app.policies.cache import Cached
-from app.policies.delta import Delta, head_of, settled_alike
+from app.policies.delta import Delta, settled_alike, taken_over_to_ms
 from app.policies.store import Answers, Kept
 from app.sources.base import Read
 from app.telemetry import Telemetry
@@ -191,8 +191,7 @@ def kept(found: Frame, from_ms: int = 0, to_ms: int = 200_000, **rest: Any) -> K
     ],
 )
 def test_what_may_be_taken_over(of: Kept, window: Statement, until_ms: int | None) -> None:
-    head = head_of(of, window, 60.0, 210_000)
-    assert (None if head is None else head.until_ms) == until_ms
+    assert taken_over_to_ms(of, window, 60.0, 210_000) == until_ms
 
 
 async def test_the_rest_is_asked_for_and_put_behind_what_is_kept() -> None:
@@ -248,6 +247,20 @@ async def test_an_alert_is_not_served_an_answer_that_was_put_together() -> None:
     for lane in ("interactive", "alert", "interactive"):
         await fetch(asking(0, 200_000, lane=lane))
     assert asked == [0, 190_000, 0]
+
+
+async def test_what_an_alert_asked_for_is_taken_over_by_a_panel() -> None:
+    clock, asked = Clock(), list[int]()
+
+    async def source(statement: Statement) -> Frame:
+        asked.append(statement.range.from_ms)
+        return frame({"account=a": {statement.range.from_ms: 1}})
+
+    clock.now_ms = 400_000
+    fetch = pieced(source, Policy(fresh_s=0), Telemetry(), clock)
+    for lane in ("alert", "interactive"):
+        await fetch(asking(0, 200_000, lane=lane))
+    assert asked == [0, 190_000]
 
 
 @pytest.mark.parametrize(("before", "outcome", "left"), [(1.0, "equal", 1), (2.0, "different", 0)])
