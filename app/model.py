@@ -19,6 +19,7 @@ from app.errors import BridgeError
 Times = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.intp]
 
 #: The labels of one series, sorted by name.
 Labels = tuple[tuple[str, str], ...]
@@ -183,15 +184,19 @@ class Frame:
 
     def select(self, keep: Flags) -> Frame:
         """The rows where `keep` is true; series without any are left out."""
-        kept_before = np.concatenate(([0], np.cumsum(keep)))[list(self.offsets)]
+        return self.at(np.flatnonzero(keep))
+
+    def at(self, places: Places) -> Frame:
+        """The rows at these places, which ascend; series without any are left out."""
+        kept_before = np.searchsorted(places, self.offsets)
         filled = np.flatnonzero(np.diff(kept_before))
         return replace(
             self,
-            time=self.time[keep],
-            value=self.value[keep],
+            time=self.time[places],
+            value=self.value[places],
             series=tuple(self.series[place] for place in filled),
             offsets=(0, *(int(kept_before[place + 1]) for place in filled)),
-            text={name: tuple(np.asarray(column, dtype=object)[keep]) for name, column in self.text.items()},
+            text={name: tuple(np.asarray(column, dtype=object)[places]) for name, column in self.text.items()},
         )
 
     def remark(self, *notices: Notice) -> Frame:

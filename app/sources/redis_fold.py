@@ -8,12 +8,10 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from app.model import Labels, Times, Values
+from app.model import Labels, Places, Times, Values
 
 Aggregate = Literal["sum", "avg", "min", "max", "count", "quantile", "ratio", "rate"]
-Places = npt.NDArray[np.intp]
 
 #: Aggregates of which "nothing there" is zero.
 COUNTING: tuple[Aggregate, ...] = ("sum", "count", "rate")

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from app.model import Flags, Statement, TimeRange, Times, Values
-from app.sources.redis_fold import Places, divided
+from app.model import Flags, Places, Statement, TimeRange, Times, Values
+from app.sources.redis_fold import divided
 from app.sources.redis_parse import samples
 
 OverTime = Literal["last", "rate", "increase", "max", "avg"]

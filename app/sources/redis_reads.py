@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field
 
-from app.model import Frame, Labels, Matcher, Notice, Statement, Times, Values
+from app.model import Frame, Labels, Matcher, Notice, Places, Statement, Times, Values
 from app.sources.base import Ask, Read, Strict, accepts_all
-from app.sources.redis_fold import Aggregate, Places, Rule
+from app.sources.redis_fold import Aggregate, Rule
 from app.sources.redis_parse import Cell, instants, numbers
 from app.sources.redis_wire import Wire
 

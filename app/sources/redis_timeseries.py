@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from app.model import Frame, frame_of_runs
+from app.model import Frame, Places, frame_of_runs
 from app.sources.base import Name
-from app.sources.redis_fold import Aggregate, Places, Rows, Rule, fold
+from app.sources.redis_fold import Aggregate, Rows, Rule, fold
 from app.sources.redis_parse import numbers, text
 from app.sources.redis_reads import ID, Asking, KeyRead, Text, cut, placed, unparsed
 from app.sources.redis_wire import Reply

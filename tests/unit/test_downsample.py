@@ -59,3 +59,37 @@ def test_a_window_that_slides_changes_no_point_but_those_of_the_newest_stretch(
     refreshed = cut(thin(whole, width), first, newest)
     before = cut(thin(cut(whole, first, newest), width), first, newest)
     assert shown(refreshed) == shown(before)
+
+
+def kept_one_by_one(course: list[float | None], width: int) -> list[int]:
+    """The rule, a stretch at a time."""
+    kept = set[int]()
+    for begin in range(0, len(course), width):
+        stretch = {place: value for place, value in enumerate(course[begin : begin + width], begin) if value is not None}
+        kept |= {min(stretch, key=stretch.__getitem__), max(stretch, key=stretch.__getitem__)} if stretch else {begin}
+    return sorted(kept)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32), st.integers(2, 700), st.sampled_from((0.0, 0.01, 0.5, 1.0)), st.integers(500, 3000))
+def test_long_series_are_thinned_by_the_same_rule(seed: int, width: int, nulls: float, length: int) -> None:
+    chance = np.random.default_rng(seed)
+    courses = [
+        [None if gap < nulls else value for value, gap in zip(chance.integers(0, 50, length), chance.random(length), strict=True)]
+        for _ in range(2)
+    ]
+    found = thin(frame({f"a={place}": dict(enumerate(course)) for place, course in enumerate(courses)}), width)
+    assert shown(found) == {
+        f"a={place}": {kept: course[kept] for kept in kept_one_by_one(course, width)} for place, course in enumerate(courses)
+    }
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32), st.integers(2, 700))
+def test_long_series_with_gaps_are_thinned_by_the_same_rule(seed: int, width: int) -> None:
+    chance = np.random.default_rng(seed)
+    times = np.flatnonzero(chance.random(3000) < 0.5).tolist()
+    course = dict(zip(times, chance.integers(0, 50, len(times)).tolist(), strict=True))
+    short = {f"a={place}": {0: 1} for place in range(10)}  # so many series that all are thinned at once
+    one_by_one, at_once = (shown(thin(frame({"": course, **more}), width)) for more in ({}, short))
+    assert one_by_one[""] == at_once[""]
