@@ -1,5 +1,8 @@
 """The connections to one Redis: a bounded set, one pipeline at a time on each, and none used again with a reply outstanding.
 
+What is asked in one turn of the event loop, by however many targets of however many panels, leaves as one pipeline, and what
+several of them ask is in it once.
+
 redis-py's own pools and pipelines are left aside for two reasons found in 8.1. A waiter of `BlockingConnectionPool` that is
 cancelled just after it was notified takes the wake-up with it (Python 3.11's Condition), and a release that is awaited can itself
 be cancelled half way; here a connection is given back by a call that cannot be interrupted. And an error inside its pipelines
@@ -15,6 +18,7 @@ from typing import Any
 
 import hiredis
 from redis import exceptions as fault
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio import Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -66,6 +70,32 @@ ERRORS: ErrorTable = {
 }
 
 
+class _Pipeline:
+    """Commands that leave together, each once, and how many wait for the replies. When the last of them leaves it is given up."""
+
+    def __init__(self) -> None:
+        self.commands: dict[bytes, int] = {}
+        self.task: asyncio.Task[list[Reply]] | None = None
+        self.given_up = False
+        self._waiting = 0
+
+    def place(self, command: bytes) -> int:
+        """Where the command's reply will be."""
+        return self.commands.setdefault(command, len(self.commands))
+
+    async def replies(self) -> list[Reply]:
+        """What all of the commands were answered. Raises what went wrong with them together."""
+        assert self.task is not None  # noqa: S101  it was given one before anybody could ask
+        self._waiting += 1
+        try:
+            await asyncio.wait((self.task,))
+            return self.task.result()
+        finally:
+            self._waiting -= 1
+            if not self._waiting and not self.task.done():
+                self.given_up = self.task.cancel()
+
+
 class Wire:
     """At most `size` connections to one server. Connections are made when first needed and kept.
 
@@ -82,17 +112,22 @@ class Wire:
         self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
         for connection in self._all:
             self._free.put_nowait(connection)
+        #: the pipeline that leaves at the loop's next turn
+        self._next: _Pipeline | None = None
 
     async def ask(self, commands: Sequence[Command], missing: tuple[str, ...] = ()) -> list[Reply]:
-        """The replies to the commands, sent as one pipeline; [] for none. Raises SourceError for the first that is an error.
+        """The replies to the commands, which leave in one pipeline; [] for none. Raises SourceError for the first error reply.
 
-        An error reply that has one of the `missing` texts in it is None instead. A caller that is cancelled takes its
-        connection down with it: the server sees it closed, and no later caller can read the reply that is still to come.
+        An error reply that has one of the `missing` texts in it is None instead. When all whose commands are in a pipeline are
+        cancelled, its connection goes with them: the server sees it closed, and no later caller can read what is still to come.
         """
         if not commands:
             return []
+        pipeline = self._pipeline()
+        places = [pipeline.place(_packed(command)) for command in commands]
         with translate(self._name, ERRORS):
-            replies = await self._borrowed(b"".join(map(_packed, commands)), len(commands))
+            found = await pipeline.replies()
+            replies = [found[place] for place in places]
             for place, reply in enumerate(replies):
                 if isinstance(reply, fault.ResponseError):
                     if not any(expected in str(reply) for expected in missing):
@@ -111,6 +146,19 @@ class Wire:
         for connection in idle:
             await connection.disconnect(nowait=True)
             self._free.put_nowait(connection)
+
+    def _pipeline(self) -> _Pipeline:
+        # One whose askers have all left again already, before it could leave, takes nobody with it.
+        if self._next is None or self._next.given_up:
+            self._next = _Pipeline()
+            self._next.task = asyncio.create_task(self._sent(self._next))
+            self._next.task.add_done_callback(_seen)
+        return self._next
+
+    async def _sent(self, pipeline: _Pipeline) -> list[Reply]:
+        if self._next is pipeline:
+            self._next = None
+        return await self._borrowed(b"".join(pipeline.commands), len(pipeline.commands))
 
     async def _borrowed(self, packed: bytes, count: int) -> list[Reply]:
         connection = await self._take()
@@ -153,14 +201,26 @@ async def _within(limit_s: float, failed: str) -> AsyncIterator[None]:
 
 
 async def _exchange(connection: Connection, packed: bytes, count: int) -> list[Reply]:
+    """All replies. redis-py's own `read_response` costs several times what the parser does."""
     await connection.send_packed_command(packed, check_health=False)
+    parser: Any = connection._parser  # noqa: SLF001  it has no other name
     replies: list[Reply] = []
-    while len(replies) < count:
-        try:
-            replies.append(await connection.read_response())
-        except fault.ResponseError as refused:
-            replies.append(refused)
-    return replies
+    while True:
+        while (reply := parser._reader.gets()) is not NOT_ENOUGH_DATA:  # noqa: SLF001  as above
+            if isinstance(reply, fault.ConnectionError):
+                raise reply
+            replies.append(reply)
+        if len(replies) > count:
+            raise fault.InvalidResponse("more replies than commands")
+        if len(replies) == count:
+            return replies
+        await parser.read_from_socket()
+
+
+def _seen(ended: asyncio.Task[list[Reply]]) -> None:
+    """Whoever waits has its failure; where nobody does any more it is nobody's."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 def _reset(connection: Connection) -> bool:

@@ -23,6 +23,7 @@ from app.errors import (
     SourceTimeout,
     SourceUnavailable,
 )
+from app.model import Frame
 from app.sources.redis import RedisConfig, RedisSource
 from tests.servers.redis import RedisServer, free_port
 from tests.sources.redis.asking import OPEN, STEP, Asker, statement
@@ -221,7 +222,13 @@ async def test_a_connection_that_is_closed_without_an_answer_is_unavailable() ->
 async def test_more_callers_than_connections_wait_their_turn(server: RedisServer) -> None:
     server.client.hset("h", "v", 1)
     async with opened(server.port, pool_size=3) as source:
-        frames = await asyncio.gather(*(source.fetch(statement(ONE)) for _ in range(50)))
+
+        async def fetched(turns: int) -> Frame:
+            for _ in range(turns):  # else all would leave as one pipeline
+                await asyncio.sleep(0)
+            return await source.fetch(statement(ONE))
+
+        frames = await asyncio.gather(*(fetched(turns) for turns in range(50)))
         assert [shown(frame) for frame in frames] == [ANSWER] * 50
         assert await connections(server, at_most=3) <= 3
 
@@ -313,3 +320,52 @@ async def test_a_call_cancelled_while_the_server_hangs_is_closed_there_at_once(o
         own_server.resume()
         assert shown(await source.fetch(statement(ONE, from_ms=OPEN - STEP))) == ANSWER
         assert await connections(own_server, at_most=1) == 1
+
+
+def calls(server: RedisServer, command: str) -> int:
+    found: int = server.client.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0)
+    return found
+
+
+async def test_what_is_asked_at_the_same_time_leaves_as_one_pipeline_each_command_once(
+    server: RedisServer, source: RedisSource
+) -> None:
+    server.client.hset("h", "v", 1)
+    server.client.hset("i", "v", 2)
+    server.client.config_resetstat()
+    other = {"read": "hash", "key": "i", "field": "v"}
+    found = await asyncio.gather(*(source.fetch(statement(read)) for read in (ONE, other) * 10))
+    assert [shown(each) for each in found] == [ANSWER, {"": {OPEN: 2.0}}] * 10
+    assert (calls(server, "hmget"), await connections(server, 1)) == (2, 1)
+
+
+async def test_one_who_leaves_takes_nothing_from_those_in_the_same_pipeline(server: RedisServer, source: RedisSource) -> None:
+    server.client.hset("h", "v", 1)
+    waiting = [asyncio.create_task(source.fetch(statement(ONE))) for _ in range(5)]
+    await asyncio.sleep(0)
+    for leaving in waiting[::2]:
+        leaving.cancel()
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [shown(each) if not isinstance(each, BaseException) else type(each) for each in found] == [
+        asyncio.CancelledError,
+        ANSWER,
+    ] * 2 + [asyncio.CancelledError]
+
+
+async def test_who_asks_in_the_moment_in_which_all_others_leave_is_answered(server: RedisServer, source: RedisSource) -> None:
+    server.client.hset("h", "v", 1)
+
+    async def leave() -> None:
+        leaving = asyncio.create_task(source.fetch(statement(ONE)))
+        asyncio.get_running_loop().call_soon(leaving.cancel)
+        await asyncio.sleep(0)
+
+    for _ in range(50):
+        _, found = await asyncio.gather(leave(), source.fetch(statement(ONE)))
+        assert shown(found) == ANSWER
+
+
+async def test_more_replies_than_commands_are_nonsense() -> None:
+    async with listener(saying(b"*1\r\n$1\r\n1\r\n*1\r\n$1\r\n2\r\n")) as port, opened(port) as source:
+        with pytest.raises(SourceGarbled, match="more replies than commands"):
+            await source.fetch(statement(ONE))
