@@ -10,13 +10,14 @@ import asyncio
 import json
 import re
 import ssl
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import aiohttp
+import msgspec
 import numpy as np
 import orjson
 from pydantic import Field, HttpUrl, SecretStr
@@ -31,8 +32,9 @@ from app.errors import (
     SourceUnavailable,
 )
 from app.model import Frame, Labels, Matcher, Notice, Statement, TimeRange, Times, Values, frame_of_runs
-from app.sources import base
+from app.sources import base, prometheus_matrix
 from app.sources.base import Ask, ErrorTable, Read, SourceConfig, accepts, pattern, translate
+from app.turns import gently
 
 #: Prometheus refuses more points a series than this.
 MOST_POINTS = 11_000
@@ -41,6 +43,8 @@ _ORDERS = ("<", "<=", ">", ">=")
 _PLACEHOLDER = re.compile(r"\{(by|where|and_where|window)\}")
 _UNKNOWN = re.compile(r"\{([a-z_]+)\}")
 _ELSEWHEN = re.compile(r"@|\boffset\s*-", re.IGNORECASE)
+#: how Prometheus and its kin begin the body of an answer
+_SUCCESS = b'{"status":"success"'
 _SPECIAL = re.compile(r"([.+*?()|\[\]{}^$\\])")
 
 _ERRORS: ErrorTable = {
@@ -51,6 +55,7 @@ _ERRORS: ErrorTable = {
     aiohttp.ClientResponseError: SourceGarbled,
     aiohttp.ClientPayloadError: SourceGarbled,
     orjson.JSONDecodeError: SourceGarbled,
+    msgspec.MsgspecError: SourceGarbled,
     KeyError: SourceGarbled,
     TypeError: SourceGarbled,
     ValueError: SourceGarbled,
@@ -64,6 +69,8 @@ _BY_TYPE: Mapping[str, type[SourceError]] = {
     "internal": SourceUnavailable,
     "too_many_requests": SourceOverloaded,
 }
+
+_T = TypeVar("_T")
 
 Series = tuple[Labels, Times, Values]
 
@@ -209,21 +216,30 @@ class PrometheusSource:
     async def _range(self, query: str, span: TimeRange) -> tuple[list[Series], list[str]]:
         step_s = span.step_ms // 1000
         params = {"query": query, "start": span.from_ms // 1000 + step_s, "end": span.to_ms // 1000, "step": step_s}
-        data, warnings = await self._data("POST", "/api/v1/query_range", params | self._limit)
-        _expect(data, "matrix")
-        return [_shifted(one["metric"], one["values"], span.step_ms) for one in data["result"]], warnings
+        answer = await self._asked("POST", "/api/v1/query_range", params | self._limit, prometheus_matrix.decode)
+        _expect(answer.data.resultType, "matrix")
+        # A bucket is named by its start and evaluated at its end.
+        ends = TimeRange(span.from_ms + span.step_ms, span.to_ms + span.step_ms, span.step_ms)
+        found = await gently((_labels(one.metric), *prometheus_matrix.columns(one.values, ends)) for one in answer.data.result)
+        return [(labels, times - span.step_ms, values) for labels, times, values in found], answer.warnings or []
 
     async def _instant(self, query: str, at_ms: int, bucket_ms: int) -> tuple[list[Series], list[str]]:
         data, warnings = await self._data("POST", "/api/v1/query", {"query": query, "time": at_ms // 1000} | self._limit)
-        _expect(data, "vector")
+        _expect(data["resultType"], "vector")
         time = np.array([bucket_ms], dtype=np.int64)
-        return [(_labels(one["metric"]), time, _numbers([one["value"][1]])) for one in data["result"]], warnings
+        texts = [(one["metric"], str(one["value"][1]).encode()) for one in data["result"]]
+        return [(_labels(metric), time, prometheus_matrix.numbers([text])) for metric, text in texts], warnings
 
     @property
     def _limit(self) -> dict[str, Any]:
         return {"timeout": f"{round(self._config.max_execution_time_s * 1000)}ms"}
 
     async def _data(self, method: str, path: str, params: dict[str, Any]) -> tuple[Any, list[str]]:
+        answer = await self._asked(method, path, params, orjson.loads)
+        return answer["data"], answer.get("warnings") or []
+
+    async def _asked(self, method: str, path: str, params: dict[str, Any], decode: Callable[[bytes], _T]) -> _T:
+        """The body of an answer that is one. Raises SourceError for what Prometheus says is wrong."""
         posted = method == "POST"
         async with self._connected().request(
             method,
@@ -234,15 +250,21 @@ class PrometheusSource:
         ) as reply:
             body = await _bounded(reply)
             self._compare_clocks(reply.headers.get("date"))
+        if body.startswith(_SUCCESS) and reply.status // 100 == 2:
+            return decode(body)
         if reply.status // 100 == 2 or reply.headers.get("content-type", "").startswith("application/json"):
-            answer = orjson.loads(body)
-            if answer["status"] == "success":
-                return answer["data"], answer.get("warnings") or []
-            text = str(answer.get("error"))[:300]
-            # The statement is right and too heavy; the type says no more than that its execution failed.
-            failure = SourceOverloaded if "too many samples" in text else _BY_TYPE.get(answer.get("errorType"), SourceRejected)
-            raise failure(self.name, text)
+            return self._told(body, decode)
         raise _failure(reply.status)(self.name, f"answered with status {reply.status}")
+
+    def _told(self, body: bytes, decode: Callable[[bytes], _T]) -> _T:
+        """The body after all, where its status does not stand first; else what it says went wrong."""
+        answer = orjson.loads(body)
+        if answer["status"] == "success":
+            return decode(body)
+        text = str(answer.get("error"))[:300]
+        # The statement is right and too heavy; the type says no more than that its execution failed.
+        failure = SourceOverloaded if "too many samples" in text else _BY_TYPE.get(answer.get("errorType"), SourceRejected)
+        raise failure(self.name, text)
 
     def _compare_clocks(self, date: str | None) -> None:
         """A Date header has whole seconds: half of one is added, for the part that was cut off."""
@@ -325,22 +347,10 @@ def _failure(status: int) -> type[SourceError]:
     return SourceUnavailable if status >= 500 else SourceGarbled
 
 
-def _expect(data: Any, kind: str) -> None:
-    if data["resultType"] != kind:
-        raise ValueError(f"the expression yields a {data['resultType']}, not a {kind}")
-
-
-def _shifted(metric: Mapping[str, str], values: Sequence[Sequence[Any]], step_ms: int) -> Series:
-    times = np.array([at for at, _ in values], dtype=np.float64)
-    return _labels(metric), np.round(times * 1000).astype(np.int64) - step_ms, _numbers([value for _, value in values])
+def _expect(found: str, kind: str) -> None:
+    if found != kind:
+        raise ValueError(f"the expression yields a {found}, not a {kind}")
 
 
 def _labels(metric: Mapping[str, str]) -> Labels:
     return tuple(sorted(metric.items()))
-
-
-def _numbers(texts: Sequence[str]) -> Values:
-    """Prometheus' numbers; NaN, +Inf and -Inf are null."""
-    values = np.array(texts, dtype=np.float64)
-    values[~np.isfinite(values)] = np.nan
-    return values
