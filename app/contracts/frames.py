@@ -10,6 +10,7 @@ from app.contracts.asking import budget_s, params_of, queries
 from app.contracts.deps import json_response, reject_when_all_failed, serving, unless_left
 from app.contracts.rendering import frame_elements
 from app.contracts.telling import result_headers
+from app.turns import gently
 
 router = APIRouter()
 
@@ -22,5 +23,5 @@ async def frames(request: Request) -> Response:
     results = await unless_left(request, bridge.run(queries(bridge, params), budget_s(request, params)))
     reject_when_all_failed(results)
     several = len(results) > 1
-    content = [element for result in results for element in frame_elements(bridge.catalogue, result, several)]
-    return json_response(content, headers=result_headers(results))
+    elements = (element for result in results for element in frame_elements(bridge.catalogue, result, several))
+    return json_response(await gently(elements), headers=result_headers(results))

@@ -25,6 +25,7 @@ from app.contracts.rendering import event_rows
 from app.contracts.telling import result_headers
 from app.errors import BadQuery, BridgeError, LimitExceeded
 from app.model import Matcher, Notice, Query, Result
+from app.turns import gently
 
 router = APIRouter(prefix="/json")
 
@@ -52,12 +53,12 @@ async def query(request: Request) -> Response:
     if not inband:
         reject_when_all_failed(flat)
     several = len({result.query.metric for result in flat}) > 1
-    content = [
+    elements = (
         element
         for target, found in zip(targets, results, strict=True)
         for element in render(given.bridge, target, found, several)
-    ]
-    response = json_response(content, headers=result_headers(flat))
+    )
+    response = json_response(await gently(elements), headers=result_headers(flat))
     if QUESTION in request.scope and given.ready is not None and all(target.format != "frame" for target in targets):
         given.ready.keep(request.scope[QUESTION].shape, flat, JSON, bytes(response.body))
     return response

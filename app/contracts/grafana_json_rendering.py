@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import orjson
 
 from app.bridge import Bridge
@@ -20,6 +19,7 @@ from app.contracts.rendering import (
     title_and_unit,
     window_text,
 )
+from app.contracts.table import json_arrays, long_table
 from app.errors import BridgeError
 from app.model import Labels, Notice, Query, Result
 
@@ -37,25 +37,27 @@ class Target:
     error: BridgeError | None = None
 
 
-def render(bridge: Bridge, target: Target, results: Sequence[Result], several: bool) -> list[dict[str, Any]]:
-    """The elements of one target."""
+def render(bridge: Bridge, target: Target, results: Sequence[Result], several: bool) -> Iterator[dict[str, Any]]:
+    """The elements of one target, each encoded when it is its turn."""
     marked = [replace(result, frame=result.frame.remark(*target.remarks)) for result in results]
     if target.event is not None:
-        return [_event_table(result) for result in marked]
-    if target.format == "table":
-        return [_table(bridge, target, marked)]
-    if target.format == "frame":
-        return [element for result in marked for element in frame_elements(bridge.catalogue, result, several)]
-    return [element for result in marked for element in _datapoints(bridge, result, several)]
+        yield from map(_event_table, marked)
+    elif target.format == "table":
+        yield _table(bridge, target, marked)
+    elif target.format == "frame":
+        for result in marked:
+            yield from frame_elements(bridge.catalogue, result, several)
+    else:
+        for result in marked:
+            yield from _datapoints(bridge, result, several)
 
 
-def _datapoints(bridge: Bridge, result: Result, several: bool) -> list[dict[str, Any]]:
+def _datapoints(bridge: Bridge, result: Result, several: bool) -> Iterator[dict[str, Any]]:
     title, unit = title_and_unit(bridge.catalogue, result.query.metric)
     meta: dict[str, Any] = {"executedQueryString": window_text(result), "custom": {"status": result.status}}
-    if notices := notice_objects(all_notices(result)):
-        meta["notices"] = notices
+    first = meta | {"notices": notices} if (notices := notice_objects(all_notices(result))) else meta
 
-    def element(labels: Labels, points: Any, first: bool) -> dict[str, Any]:
+    def element(labels: Labels, points: Any, told: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "target": result.query.metric,
             "refId": result.query.ref_id,
@@ -63,29 +65,21 @@ def _datapoints(bridge: Bridge, result: Result, several: bool) -> list[dict[str,
             "tags": dict(labels),
             "unit": unit,
             "datapoints": points,
-            "meta": meta if first else {name: value for name, value in meta.items() if name != "notices"},
+            "meta": told,
         }
 
     runs = list(result.frame.runs()) if result.error is None else []
     if not runs:
-        return [element((), [], first=True)]
-    return [
-        element(labels, orjson.Fragment(pairs(times, values)), first=place == 0)
-        for place, (labels, times, values) in enumerate(runs)
-    ]
+        yield element((), [], first)
+    for place, (labels, times, values) in enumerate(runs):
+        yield element(labels, orjson.Fragment(pairs(times, values)), meta if place else first)
 
 
 def _table(bridge: Bridge, target: Target, results: Sequence[Result]) -> dict[str, Any]:
     """One table: time, metric where there are several, the labels, value."""
     by = target.queries[0].by if target.queries else ()
     _, unit = title_and_unit(bridge.catalogue, results[0].query.metric)
-    rows = []
-    for result in results:
-        for labels, times, values in result.frame.runs() if result.error is None else ():
-            fixed = [result.query.metric, *(dict(labels).get(label) for label in by)]
-            cells = [None if np.isnan(value) else value for value in values.tolist()]
-            rows += [[time, *fixed, cell] for time, cell in zip(times.tolist(), cells, strict=True)]
-    rows.sort(key=lambda row: row[0])
+    rows = orjson.Fragment(b"".join(json_arrays(long_table(results, by))))
     columns = [
         {"text": "time", "type": "time"},
         *({"text": name, "type": "string"} for name in ("metric", *by)),

@@ -23,6 +23,7 @@ from app.contracts.table import Table, arrow_stream, csv_text, json_rows, long_t
 from app.contracts.telling import result_headers
 from app.errors import BadQuery
 from app.model import Query, Result
+from app.turns import gently
 
 router = APIRouter()
 
@@ -34,7 +35,7 @@ _TYPES = {
     "ndjson": "application/x-ndjson",
     "arrow": "application/vnd.apache.arrow.stream",
 }
-_ENCODERS = {"csv": csv_text, "ndjson": ndjson, "arrow": arrow_stream}
+_ENCODERS = {"json": json_rows, "csv": csv_text, "ndjson": ndjson, "arrow": arrow_stream}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ async def _answer(request: Request, strict: bool) -> Response:
         raise failures[0]
     reject_when_all_failed(results)
     table = _table(asked, results)
-    start, tail = _first(asked, table), _tail(given.bridge, asked, table)
+    start, tail = await _first(asked, table), _tail(given.bridge, asked, table)
     body = start + tail(asked.queries[0].from_ms, asked.queries[0].to_ms, results)
     if QUESTION in request.scope and given.ready is not None and asked.repeats(table):
         given.ready.keep(request.scope[QUESTION].shape, results, _TYPES[asked.format], start, tail)
@@ -131,20 +132,14 @@ def read_cursor(text: str) -> tuple[int, int, int]:
     return from_ms, to_ms, offset
 
 
-def render(bridge: Bridge, asked: Asked, results: Sequence[Result]) -> bytes:
-    """The body."""
-    table, query = _table(asked, results), asked.queries[0]
-    return _first(asked, table) + _tail(bridge, asked, table)(query.from_ms, query.to_ms, results)
-
-
 def _table(asked: Asked, results: Sequence[Result]) -> Table:
     return wide_table(results) if asked.shape == "wide" else long_table(results, asked.queries[0].by, asked.marks)
 
 
-def _first(asked: Asked, table: Table) -> bytes:
+async def _first(asked: Asked, table: Table) -> bytes:
     """The rows, which are the same for all who ask for the same buckets."""
-    page = table.page(asked.offset, asked.limit)
-    return _ENCODERS[asked.format](page) if asked.format != "json" else b'{"rows":' + json_rows(page)
+    before = [b'{"rows":'] if asked.format == "json" else []
+    return b"".join([*before, *await gently(_ENCODERS[asked.format](table.page(asked.offset, asked.limit)))])
 
 
 def _tail(bridge: Bridge, asked: Asked, table: Table) -> Tail:
