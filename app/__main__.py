@@ -70,6 +70,10 @@ def parser() -> argparse.ArgumentParser:
     again.add_argument("--backend", default="be_bridge")
     again.set_defaults(run=lambda args: commands.haproxy(args.socket, args.backend, args.servers))
 
+    key = commands_of.add_parser("key", help="make a key for who may ask (auth.keys)")
+    key.add_argument("name", help="whom it is for, for example grafana")
+    key.set_defaults(run=lambda args: commands.key(args.name))
+
     metrics = commands_of.add_parser("metrics", help="list the catalogue")
     _config_option(metrics)
     metrics.set_defaults(run=lambda args: commands.metrics(args.config))

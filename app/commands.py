@@ -18,8 +18,9 @@ import uvicorn
 from rich.console import Console
 
 from app import terminal
+from app.auth import new_key
 from app.catalog import load_folder
-from app.config import Settings, read_settings, settings_from
+from app.config import Settings, asking_key, read_settings, settings_from
 from app.contracts.grammar import instant_ms
 from app.demo import DemoOptions, running_demo
 from app.errors import BadQuery, BridgeError, SourceUnavailable
@@ -103,7 +104,7 @@ def _server(settings: Settings) -> uvicorn.Server:
             log_config=None,
             server_header=False,
             proxy_headers=False,
-            http=protocol(app.state.admission, app.state.hot),
+            http=protocol(app.state.admission, app.state.hot, app.state.keys),
         ),
         http.lame_duck_s,
         begin,
@@ -235,6 +236,18 @@ def haproxy(address: str, backend: str, servers: list[str]) -> int:
     return 0
 
 
+def key(name: str) -> int:
+    """Make a key: the key itself to stdout, once, and what the configuration gets."""
+    made, digest = new_key()
+    _say(made)
+    sys.stderr.write(
+        f"The key is shown this once. Into the configuration:\n\n  auth:\n    keys:\n      {name}: {{sha256: {digest}}}\n\n"
+        f"or BRIDGE_AUTH__KEYS__{name.upper()}__SHA256={digest} into the environment. Requests send\n"
+        "  Authorization: Bearer <key>\n"
+    )
+    return 0
+
+
 def metrics(config: Path | None) -> int:
     """List the catalogue."""
     settings = read_settings(config)
@@ -255,7 +268,8 @@ def query(arguments: argparse.Namespace) -> int:
         "format": "json" if arguments.format == "table" else arguments.format,
     }
     try:
-        with httpx.Client(trust_env=False, timeout=30) as client:
+        key = asking_key()
+        with httpx.Client(trust_env=False, timeout=30, headers={"Authorization": f"Bearer {key}"} if key else {}) as client:
             answer = client.get(f"{arguments.url.rstrip('/')}/v1/rows", params=asked)
     except httpx.HTTPError as problem:
         raise SourceUnavailable(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from app.auth import AuthSettings
 from app.errors import ConfigError, Problem
 from app.policies import Policy
 from app.sources import AnySource
@@ -18,6 +20,7 @@ from app.sync import SyncSettings
 from app.tier import TierSettings
 
 FILE_VARIABLE = "BRIDGE_CONFIG"
+KEY_VARIABLE = "BRIDGE_KEY"
 DEFAULT_FILE = "provisioning/bridge.yaml"
 
 
@@ -41,6 +44,7 @@ class HttpSettings(Strict):
     max_body_bytes: int = Field(4 << 20, ge=1024, le=64 << 20)
     #: for `access: direct` data sources, whose browser calls the bridge itself
     cors_origins: tuple[str, ...] = ()
+    gzip: bool = Field(True, description="send answers that are sent again compressed to those who take that")
 
 
 class RequestSettings(Strict):
@@ -72,6 +76,7 @@ class Settings(BaseSettings):
 
     http: HttpSettings = HttpSettings()
     request: RequestSettings = RequestSettings()
+    auth: AuthSettings = AuthSettings()
     #: a folder of catalogue files; the one that comes with the bridge when left out
     catalog: Path | None = None
     #: a folder of this replica's own: answers over a restart, undelivered sync calls; nothing is kept without it
@@ -110,10 +115,32 @@ class Settings(BaseSettings):
             raise ValueError(f"request.budget_s ({budget_s:g}) must be above policy.total_timeout_s of every source; see {names}")
         return self
 
+    @model_validator(mode="after")
+    def _closed(self) -> Settings:
+        if not (self.auth.keys or self.auth.open or _is_here(self.http.host)):
+            raise ValueError(
+                f"http.host ({self.http.host}) lets others in, and nobody has to show a key; add one to auth.keys "
+                "(`bridge key NAME` makes it), or say `auth: {open: true}` where something else looks after that"
+            )
+        return self
+
     @property
     def kinds(self) -> dict[str, str]:
         """Each source's kind."""
         return {name: source.connect.kind for name, source in self.sources.items()}
+
+
+def _is_here(host: str) -> bool:
+    """Whether only this machine can reach that address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def asking_key() -> str | None:
+    """The key of who asks a bridge from the command line."""
+    return os.environ.get(KEY_VARIABLE)
 
 
 def read_settings(file: Path | None) -> Settings:

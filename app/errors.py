@@ -6,6 +6,7 @@
     │   ├── UnknownName         404  no such metric, label, route or format; carries the nearest names
     │   ├── LimitExceeded       400  a limit that the caller can stay under
     │   ├── BodyTooLarge        400
+    │   ├── NotAllowed          401  a key is missing, wrong or has expired
     │   └── TooBusy             429  the bridge has no room just now
     ├── SourceError             an upstream
     │   ├── SourceTimeout       504
@@ -79,6 +80,13 @@ class BodyTooLarge(RequestError):
     """The request body is over the limit."""
 
     code = "body_too_large"
+
+
+class NotAllowed(RequestError):
+    """Nobody whom we know."""
+
+    status = 401
+    code = "not_allowed"
 
 
 class TooBusy(RequestError):

@@ -20,12 +20,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import __version__, ops, warm
 from app.admission import Admission, Turnstile, lane_of
+from app.auth import Authenticated, Keys, authorization
 from app.bridge import Bridge
 from app.catalog import Catalogue, Limits, load_folder
 from app.config import Settings
 from app.contracts import ROUTERS
 from app.contracts.deps import Serving, error_response
-from app.contracts.hot import Hot
+from app.contracts.hot import Hot, request_id
 from app.contracts.ready import Ready
 from app.errors import BadQuery, BridgeError, TooBusy, UnknownName
 from app.haproxy import Agent
@@ -63,10 +64,11 @@ def application(settings: Settings, operations: ops.Operations) -> FastAPI:
             yield
             operations.draining = True
 
-    ready = Ready(settings.request.ready_bytes, operations.telemetry, operations.bridge.clock)
-    hot = Hot(ready, operations.telemetry)
+    ready = Ready(settings.request.ready_bytes, operations.telemetry, operations.bridge.clock, settings.http.gzip)
+    hot, keys = Hot(ready, operations.telemetry), Keys(settings.auth.keys, operations.bridge.clock)
     app = _Application(
         hot,
+        keys,
         title="bridge",
         version=__version__,
         lifespan=lifespan,
@@ -76,12 +78,14 @@ def application(settings: Settings, operations: ops.Operations) -> FastAPI:
     )
     app.state.operations = operations
     app.state.hot = hot
+    app.state.keys = keys
     app.state.serving = Serving(
         operations.bridge, settings.request.budget_s, settings.http.max_body_bytes, settings.request.max_rows, ready
     )
     for router in (*ROUTERS, ops.router):
         app.include_router(router)
     _answer_errors(app)
+    app.add_middleware(Authenticated, keys=keys, telemetry=operations.telemetry)
     _wrap(app, settings, operations.telemetry)
     return app
 
@@ -89,13 +93,14 @@ def application(settings: Settings, operations: ops.Operations) -> FastAPI:
 class _Application(FastAPI):
     """FastAPI, and before it the short way of answers that are ready: no middleware of the framework costs them anything."""
 
-    def __init__(self, hot: Hot, **rest: Any) -> None:
+    def __init__(self, hot: Hot, keys: Keys, **rest: Any) -> None:
         super().__init__(**rest)
         self._hot = hot
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] == "http":
+        if scope["type"] == "http" and self._keys.admit(authorization(scope["headers"])):
             left = await self._hot.answered(scope, receive, send)
             if left is None:
                 return
@@ -292,10 +297,14 @@ class _Edge:
             return
         status = 500
 
+        given = request_id(dict(scope["headers"]))
+
         async def noting(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if given:
+                    message = {**message, "headers": [*message["headers"], *given]}
             await send(message)
 
         try:

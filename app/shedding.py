@@ -15,28 +15,28 @@ from typing import Any, ClassVar, NamedTuple
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.admission import Admission, lane_of
+from app.auth import Keys
 from app.contracts.deps import error_response
-from app.contracts.hot import Hot
+from app.contracts.hot import Hot, request_id
 from app.contracts.telling import header_lines
 from app.errors import TooBusy
 from app.one_write import OneWrite
 
 _FIRST_LINE = re.compile(rb"(?:GET|HEAD|POST|OPTIONS) (/[^ ?\r\n]*)\??([^ \r\n]*) HTTP/1\.1\r\n")
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,9}) *(?=\r\n)", re.IGNORECASE)
 #: What makes a request more than its head and a body of the stated length.
-_MORE = re.compile(rb"\r\n(?:transfer-encoding|expect|upgrade|connection: *close)", re.IGNORECASE)
-_ORIGIN = re.compile(rb"\r\norigin:", re.IGNORECASE)
-_ACCEPT = re.compile(rb"\r\naccept:[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
+_MORE = (b"transfer-encoding", b"expect", b"upgrade")
+#: What a head that a parser must look at may have: names with white space, lines that go on.
+_ODD = re.compile(rb"[ \t]:|\n[ \t]|[^\r]\n")
 #: the requests that may have a ready answer
 _KEPT = (b"POST /json/query HTTP/1.1\r\n", b"GET /v1/rows?")
 
 
 class Plain(NamedTuple):
-    """One plain request: its path, its query string, its head with the line ends of all lines, its body."""
+    """One plain request: its path, its query string, its headers by their names in small letters, its body."""
 
     path: bytes
     query: bytes
-    head: bytes
+    headers: dict[bytes, bytes]
     body: bytes
 
 
@@ -44,15 +44,26 @@ def whole_request(data: bytes) -> Plain | None:
     """The bytes as exactly one plain request, head and body; None where that takes a parser to tell."""
     first = _FIRST_LINE.match(data)
     end = data.find(b"\r\n\r\n")
-    if first is None or end < 0:
+    if first is None or end < 0 or _ODD.search(data, first.end(), end):
         return None
-    head, body = data[: end + 2], data[end + 4 :]
-    if _MORE.search(head):
+    lines = data[first.end() : end].split(b"\r\n")
+    headers = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            return None
+        headers[name.lower()] = value.strip()
+    if len(headers) < len(lines) or not _is_plain(headers, len(data) - end - 4):
         return None
-    lengths = _LENGTH.findall(head)
-    if len(lengths) > 1 or len(body) != (int(lengths[0]) if lengths else 0):
-        return None
-    return Plain(first[1], first[2], head, body)
+    return Plain(first[1], first[2], headers, data[end + 4 :])
+
+
+def _is_plain(headers: dict[bytes, bytes], length: int) -> bool:
+    for name in _MORE:
+        if name in headers:
+            return False
+    stated = headers.get(b"content-length", b"0")
+    return headers.get(b"connection", b"").lower() != b"close" and stated.isdigit() and int(stated[:10]) == length
 
 
 class Shedding(HttpToolsProtocol):
@@ -60,6 +71,7 @@ class Shedding(HttpToolsProtocol):
 
     admission: ClassVar[Admission]
     hot: ClassVar[Hot]
+    keys: ClassVar[Keys]
     transport: OneWrite
     #: the refusal: its head without what the server adds, and its body
     first: ClassVar[bytes]
@@ -114,12 +126,14 @@ class Shedding(HttpToolsProtocol):
         return True
 
     def _served(self, request: Plain) -> bool:
-        if _ORIGIN.search(request.head):
+        headers = request.headers
+        if b"origin" in headers or not self.keys.admit(headers.get(b"authorization")):
             return False
-        answer = self.hot.wired(request.path, request.query, b"".join(_ACCEPT.findall(request.head)), request.body)
+        answer = self.hot.wired(request.path, request.query, headers, request.body)
         if answer is None:
             return False
-        self._write(*answer)
+        head, body = answer
+        self._write(head + header_lines(request_id(headers)) if b"x-request-id" in headers else head, body)
         return True
 
     def _write(self, head: bytes, body: bytes) -> None:
@@ -131,8 +145,8 @@ class Shedding(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
 
-def protocol(admission: Admission, hot: Hot) -> type[HttpToolsProtocol]:
+def protocol(admission: Admission, hot: Hot, keys: Keys) -> type[HttpToolsProtocol]:
     """The protocol class for `uvicorn.Config(http=...)`."""
     refusal = error_response(TooBusy("too many requests are under way; try again in a second"))
     first, rest = b"HTTP/1.1 429 Too Many Requests\r\n" + header_lines(refusal.raw_headers), bytes(refusal.body)
-    return type("SheddingHere", (Shedding,), {"admission": admission, "hot": hot, "first": first, "rest": rest})
+    return type("SheddingHere", (Shedding,), {"admission": admission, "hot": hot, "keys": keys, "first": first, "rest": rest})

@@ -62,6 +62,7 @@ class Telemetry:
         )
         self.stopped = Counter("bridge_cancelled_at_source", "Askings stopped at the source", ("source",), registry=registry)
         self.shed = Counter("bridge_shed", "Requests refused because too many were under way", ("lane",), registry=registry)
+        self.unauthenticated = Counter("bridge_unauthenticated", "Requests refused for want of a key", registry=registry)
         self.sync_calls = Counter("bridge_sync_calls", "Backend sync calls by outcome", ("event", "outcome"), registry=registry)
         self.coarser = Counter(
             "bridge_coarser_answers", "Answers with a coarser step than asked, for want of time", registry=registry

@@ -6,14 +6,17 @@ goes the whole way, unchanged, and gets its error there.
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from app.contracts import grammar
-from app.contracts.ready import Question, Ready
+from app.contracts.ready import Answer, Question, Ready
+from app.contracts.zipped import Zipped
 from app.errors import BadQuery
 from app.telemetry import Telemetry
 
@@ -21,6 +24,13 @@ _HOUR_MS = 3_600_000
 #: larger bodies are no panel's
 _MOST_BODY = 1 << 16
 _RAW = msgspec.Raw(b"")
+#: longer ids are cut
+_MOST_ID = 128
+#: among the encodings that a caller takes, unless it is named to be refused
+_GZIP = re.compile(rb"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))")
+
+#: a request's headers by their names in small letters
+Headers = Mapping[bytes, bytes]
 
 #: the key of the request's Question in the ASGI scope, for whoever answers it the whole way
 QUESTION = "bridge.question"
@@ -77,6 +87,12 @@ def rows_question(query: bytes, accept: bytes, now_ms: int) -> Question | None:
     return Question(("rows", accept, *rest), from_ms, to_ms)
 
 
+def request_id(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """The request's own id, as the answer says it back."""
+    given = headers.get(b"x-request-id")
+    return [(b"x-request-id", given[:_MOST_ID])] if given else []
+
+
 class Hot:
     """Answers from `ready` what it can. Callers of other origins and other methods go the whole way.
 
@@ -88,18 +104,19 @@ class Hot:
         self._ready = ready
         self._count = {path: _Count(telemetry, path) for path in ("/json/query", "/v1/rows")}
 
-    def wired(self, path: bytes, query: bytes, accept: bytes, body: bytes) -> tuple[bytes, bytes] | None:
+    def wired(self, path: bytes, query: bytes, headers: Headers, body: bytes) -> tuple[bytes, bytes] | None:
         """Head (without its last line) and body of the answer to a request for a kept route; None where none is at hand."""
         begun_s, now_ms = time.perf_counter(), self._ready.clock()
         if path == b"/json/query":
             question = panel_question(body, now_ms) if 0 < len(body) <= _MOST_BODY else None
         else:
-            question = rows_question(query, accept, now_ms)
+            question = rows_question(query, headers.get(b"accept", b""), now_ms)
         answer = self._ready.find(question, now_ms) if question is not None else None
         if question is None or answer is None:
             return None
-        sent = answer.body(question, now_ms)
-        head = answer.wire_head(now_ms, len(sent))
+        zipped = self._zipped(question, answer, headers)
+        sent = answer.body(question, now_ms, zipped)
+        head = answer.wire_head(now_ms, len(sent), zipped)
         answer.sent += 1
         self._count[path.decode()].one(time.perf_counter() - begun_s)
         return head, sent
@@ -130,17 +147,20 @@ class Hot:
             return None
         return receive
 
+    def _zipped(self, question: Question, answer: Answer, headers: Headers) -> Zipped | None:
+        accepted = headers.get(b"accept-encoding")
+        return self._ready.zipped(question, answer) if accepted and _GZIP.search(accepted) else None
+
     async def _sent(self, question: Question, scope: Scope, send: Send, begun_s: float) -> bool:
         scope[QUESTION] = question
-        now_ms = self._ready.clock()
+        now_ms, headers = self._ready.clock(), dict(scope["headers"])
         answer = self._ready.find(question, now_ms)
-        if answer is None:
+        if answer is None or b"origin" in headers:
             return False
-        for name, _ in scope["headers"]:
-            if name == b"origin":
-                return False
-        body = answer.body(question, now_ms)
-        await send({"type": "http.response.start", "status": 200, "headers": answer.head(now_ms, len(body))})
+        zipped = self._zipped(question, answer, headers)
+        body = answer.body(question, now_ms, zipped)
+        head = [*answer.head(now_ms, len(body), zipped), *request_id(headers)]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
         await send({"type": "http.response.body", "body": body})
         answer.sent += 1
         self._count[scope["path"]].one(time.perf_counter() - begun_s)

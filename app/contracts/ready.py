@@ -8,11 +8,13 @@ counted anew.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from app.contracts.telling import header_lines, result_headers, result_pattern
+from app.contracts.zipped import Zipped, compressed
 from app.model import Clock, Frame, Result
 from app.telemetry import Telemetry
 
@@ -20,6 +22,8 @@ from app.telemetry import Telemetry
 _ENTRY_BYTES = 2000
 #: of all room, what one answer may take
 _MOST_SHARE = 0.25
+#: Smaller bodies fit a packet as they are.
+_WORTH_ZIPPING = 1400
 
 
 #: The last piece of a body, which tells ages or the window: written anew for each asker from (from_ms, to_ms, results).
@@ -55,21 +59,26 @@ class Answer:
     start: bytes
     tail: Tail | None
     sent: int = 0
+    #: `start` compressed, once somebody has asked for that
+    zipped: Zipped | None = None
+    zipping: bool = False
 
-    def body(self, question: Question, now_ms: int) -> bytes:
-        """The body."""
-        if self.tail is None:
-            return self.start
-        return self.start + self.tail(question.from_ms, question.to_ms, self._aged(now_ms))
+    def body(self, question: Question, now_ms: int, zipped: Zipped | None = None) -> bytes:
+        """The body, compressed where its compressed first piece is given."""
+        tail = b"" if self.tail is None else self.tail(question.from_ms, question.to_ms, self._aged(now_ms))
+        return zipped.followed(tail) if zipped is not None else self.start + tail if tail else self.start
 
-    def wire_head(self, now_ms: int, length: int) -> bytes:
+    def wire_head(self, now_ms: int, length: int, zipped: Zipped | None = None) -> bytes:
         """The status line and the headers, as HTTP/1.1 has them."""
-        return b"%bcontent-length: %d\r\nbridge-result: %b\r\n" % (self.lines, length, self.pattern % self._ages_s(now_ms))
-
-    def head(self, now_ms: int, length: int) -> list[tuple[bytes, bytes]]:
-        """The headers, with the ages as of now."""
+        encoding = b"content-encoding: gzip\r\n" if zipped is not None else b""
         result = self.pattern % self._ages_s(now_ms)
-        return [*self.headers, (b"content-length", b"%d" % length), (b"bridge-result", result)]
+        return b"%b%bcontent-length: %d\r\nbridge-result: %b\r\n" % (self.lines, encoding, length, result)
+
+    def head(self, now_ms: int, length: int, zipped: Zipped | None = None) -> list[tuple[bytes, bytes]]:
+        """The headers, with the ages as of now."""
+        encoding = [(b"content-encoding", b"gzip")] if zipped is not None else []
+        result = self.pattern % self._ages_s(now_ms)
+        return [*self.headers, *encoding, (b"content-length", b"%d" % length), (b"bridge-result", result)]
 
     def _ages_s(self, now_ms: int) -> tuple[float, ...]:
         now_s = now_ms / 1000
@@ -100,8 +109,9 @@ class _Slot:
 class Ready:
     """The answers asked for longest ago go first when there are more than `most_bytes`."""
 
-    def __init__(self, most_bytes: int, telemetry: Telemetry, clock: Clock) -> None:
+    def __init__(self, most_bytes: int, telemetry: Telemetry, clock: Clock, zips: bool = True) -> None:
         self._most_bytes = most_bytes
+        self._zips = zips
         self._telemetry = telemetry
         self.clock = clock
         self._slots: OrderedDict[Hashable, _Slot] = OrderedDict()
@@ -110,7 +120,7 @@ class Ready:
 
     def find(self, question: Question, now_ms: int) -> Answer | None:
         """The answer, if there is one that is still true."""
-        key = (question.shape, question.to_ms - question.from_ms)
+        key = _key(question)
         slot = self._slots.get(key)
         if slot is None:
             return None
@@ -119,6 +129,25 @@ class Ready:
             return None
         self._slots.move_to_end(key)
         return answer
+
+    def zipped(self, question: Question, answer: Answer) -> Zipped | None:
+        """The answer's first piece, compressed: made once, beside the event loop, when somebody asks for it. None until it is
+        there, and for what is not worth it."""
+        if answer.zipped is None and not answer.zipping and self._zips and len(answer.start) >= _WORTH_ZIPPING:
+            answer.zipping = True
+            made = asyncio.get_running_loop().run_in_executor(None, compressed, answer.start)
+            made.add_done_callback(lambda done: self._zipped(question, answer, done))
+        return answer.zipped
+
+    def _zipped(self, question: Question, answer: Answer, made: asyncio.Future[Zipped]) -> None:
+        if made.cancelled():
+            return
+        answer.zipped = made.result()
+        slot = self._slots.get(_key(question))
+        if slot is not None and slot.answer is answer:
+            slot.size_bytes += len(answer.zipped.start)
+            self.size_bytes += len(answer.zipped.start)
+            self._shrink()
 
     def keep(self, shape: Hashable, results: Sequence[Result], content_type: str, start: bytes, tail: Tail | None = None) -> None:
         """Keep an answer to a question of that shape, if it is whole and fresh and will be for a while.
@@ -145,7 +174,7 @@ class Ready:
             start=start,
             tail=tail,
         )
-        self._put((shape, question.to_ms - question.from_ms), _Slot(grids, answer, size_bytes))
+        self._put(_key(question), _Slot(grids, answer, size_bytes))
 
     def _put(self, key: Hashable, slot: _Slot) -> None:
         older = self._slots.pop(key, None)
@@ -153,6 +182,9 @@ class Ready:
             self._gone(older)
         self.size_bytes += slot.size_bytes
         self._slots[key] = slot
+        self._shrink()
+
+    def _shrink(self) -> None:
         while self.size_bytes > self._most_bytes:
             self._gone(self._slots.popitem(last=False)[1])
 
@@ -172,6 +204,10 @@ class Ready:
         for result in answer.results:
             for asked in result.asked:
                 self._telemetry.cache_hits.labels(asked.source, "ready").inc(sent)
+
+
+def _key(question: Question) -> Hashable:
+    return (question.shape, question.to_ms - question.from_ms)
 
 
 def _window(grids: tuple[tuple[int, int], ...], question: Question) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ def result_headers(results: Sequence[Result]) -> dict[str, str]:
         for result in results
         for asked in result.asked
     ]
-    headers = {"Bridge-Result": ", ".join(_item(result, f"{result.age_s:.1f}") for result in results)}
+    headers = {"Vary": "Accept-Encoding", "Bridge-Result": ", ".join(_item(result, f"{result.age_s:.1f}") for result in results)}
     if timings:
         headers["Server-Timing"] = ", ".join(timings[:50])
     return headers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,8 +136,8 @@ class Bench:
         return Counter({name: len(source.asked) for name, source in self.sources.items() if source.asked})
 
 
-def settings(**http: object) -> Settings:
-    """Settings whose sources never connect; nothing is cached."""
+def settings(auth: Mapping[str, object] | None = None, **http: object) -> Settings:
+    """Settings whose sources never connect; nothing is cached, and nobody needs a key unless `auth` says so."""
     addresses: dict[str, dict[str, str]] = {"prometheus": {"url": "http://127.0.0.1:1"}, "duckdb": {"snapshots": "nowhere"}}
     sources = {
         name: {
@@ -146,12 +146,13 @@ def settings(**http: object) -> Settings:
         }
         for name, kind in KINDS.items()
     }
-    return settings_from({"sources": sources, "http": http, "request": {"budget_s": 0.5}, "agent": {"port": None}}, "test")
+    values = {"sources": sources, "http": http, "request": {"budget_s": 0.5}, "agent": {"port": None}, "auth": auth or {}}
+    return settings_from(values, "test")
 
 
-def bench(text: str = TEXT, fresh_s: float = 0, **http: object) -> Bench:
+def bench(text: str = TEXT, fresh_s: float = 0, auth: Mapping[str, object] | None = None, **http: object) -> Bench:
     """An application whose clock stands at NOW."""
-    chosen = settings(**http)
+    chosen = settings(auth, **http)
     if fresh_s:
         policies = {
             name: source.model_copy(update={"policy": source.policy.model_copy(update={"fresh_s": fresh_s})})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ from app.main import application, assemble
 from app.model import Frame, Statement
 from app.ops import Operations
 from tests.contract.app_under_test import CPU, HISTORY, KINDS, LIVE, NOW, PNL, TEXT, Scripted, settings, without_ages
+from tests.unit.frames import frame
 
 HOUR_MS = 3_600_000
 GOOD = {"rts": LIVE, "duckdb": HISTORY, "clickhouse": PNL, "prometheus": CPU}
@@ -242,3 +244,42 @@ async def test_finished_answers_never_take_more_than_their_room() -> None:
         result = Result(Query("equity", 0, 60_000), range=TimeRange(0, 60_000, 1000), good_to_ms=NOW + 5)
         ready.keep(("panel", number), [result], "application/json", b"x" * 5000)
         assert 0 < ready.size_bytes <= 100_000
+
+
+@pytest.fixture
+async def large(two: Two) -> Two:
+    """With an answer that is worth compressing at hand."""
+    many = frame({f"account=A{place}": {NOW - HOUR_MS + 60_000 * bucket: bucket for bucket in range(50)} for place in range(20)})
+    two.sources["duckdb"].answer = replace(many, asked_ms=NOW)
+    await two.short.get(ROWS)
+    return two
+
+
+async def zipped_later(two: Two, taking: str) -> httpx.Response:
+    """The answer, asked until it comes compressed or has been asked for often."""
+    for _ in range(50):
+        answer = await two.short.get(ROWS, headers={"accept-encoding": taking})
+        if "content-encoding" in answer.headers:
+            break
+        await asyncio.sleep(0.01)
+    return answer
+
+
+async def test_who_takes_gzip_gets_a_ready_answer_compressed_and_the_same(large: Two) -> None:
+    plain, packed = await large.short.get(ROWS, headers={"accept-encoding": "identity"}), await zipped_later(large, "br, gzip")
+    assert (packed.headers["content-encoding"], packed.headers["vary"]) == ("gzip", "Accept-Encoding")
+    assert without_ages(packed.content) == without_ages(plain.content)
+    assert int(packed.headers["content-length"]) < len(plain.content) / 2
+
+
+@pytest.mark.parametrize("taking", ["identity", "br", "gzip;q=0", "gzip; q=0.0, br", "xgzip"])
+async def test_who_does_not_take_gzip_gets_none(large: Two, taking: str) -> None:
+    await zipped_later(large, "gzip")
+    assert "content-encoding" not in (await zipped_later(large, taking)).headers
+
+
+async def test_a_compressed_answer_takes_room_of_its_own(large: Two) -> None:
+    ready = large.app.state.serving.ready
+    before = ready.size_bytes
+    await zipped_later(large, "gzip")
+    assert 0 < ready.size_bytes - before < 5000

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
+from app.auth import Keys, KeySettings
 from app.shedding import protocol
 from tests.contract.test_ready import ROWS, Two, two
 from tests.servers.listening import listening
@@ -35,7 +38,7 @@ PARSED = b"Expect: 100-continue\r\n"
 async def on_the_wire(two: Two, keep_alive_s: int = 5) -> AsyncIterator[int]:
     """The port of a server with the protocol of `bridge serve`."""
     state = two.app.state
-    chosen = {"http": protocol(state.admission, state.hot), "lifespan": "off", "server_header": False}
+    chosen = {"http": protocol(state.admission, state.hot, state.keys), "lifespan": "off", "server_header": False}
     async with listening(two.app, timeout_graceful_shutdown=1, timeout_keep_alive=keep_alive_s, **chosen) as port:
         yield port
 
@@ -48,7 +51,11 @@ async def read(reader: asyncio.StreamReader) -> tuple[list[bytes], bytes]:
     return sorted(line.lower() for line in told.split(b"\r\n")), re.sub(rb'"(age_s|ms)":[0-9.e-]+', b"", body)
 
 
-@pytest.mark.parametrize("request_bytes", [PANEL, GET, CSV], ids=["panel", "rows", "csv"])
+#: with an id of its own, as HAProxy gives one
+NAMED = GET.replace(b"Host", b"X-Request-Id: 4711\r\nHost")
+
+
+@pytest.mark.parametrize("request_bytes", [PANEL, GET, CSV, NAMED], ids=["panel", "rows", "csv", "named"])
 async def test_an_answer_before_the_parser_is_the_answer_behind_it(two: Two, request_bytes: bytes) -> None:
     async with on_the_wire(two) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -62,6 +69,26 @@ async def test_an_answer_before_the_parser_is_the_answer_behind_it(two: Two, req
         writer.close()
     assert found[0] == found[1] == found[2]
     assert (b"http/1.1 200 ok" in found[0][0], two.hits) == (True, 2 * PARTS)
+    assert (b"x-request-id: 4711" in found[0][0]) is (request_bytes is NAMED)
+
+
+async def test_before_the_parser_too_only_a_key_opens(two: Two) -> None:
+    key = b"tdsb_test"
+    two.app.state.keys = Keys({"a": KeySettings(sha256=hashlib.sha256(key).hexdigest())}, two.clock)
+    wired, wire = [], two.app.state.hot.wired
+
+    def noting(path: bytes, *rest: Any) -> Any:
+        wired.append(path)
+        return wire(path, *rest)
+
+    two.app.state.hot.wired = noting
+    async with on_the_wire(two) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for line in (b"", b"Authorization: Bearer wrong\r\n", b"Authorization: Bearer %b\r\n" % key):
+            writer.write(GET.replace(b"Host", line + b"Host"))
+            await read(reader)
+        writer.close()
+    assert wired == [b"/v1/rows"]
 
 
 async def test_requests_that_come_together_are_answered_in_their_order(two: Two) -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from app.admission import Admission
+from app.auth import Keys
 from app.contracts.hot import Hot
 from app.contracts.ready import Ready
 from app.shedding import protocol, whole_request
@@ -31,6 +32,12 @@ POST = b"POST /json/query HTTP/1.1\r\nHost: b\r\nContent-Length: 2\r\n\r\n{}"
         (b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n", None),
         (b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", None),
         (b"GET / HTTP/1.0\r\n\r\n", None),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding : chunked\r\nContent-Length: 0\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\nA: b\nB: c\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\nA\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\nAccept: a\r\nAccept: b\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\nContent-Length: +0\r\n\r\n", None),
         (b"\x16\x03\x01", None),
         (b"", None),
     ],
@@ -52,7 +59,8 @@ async def serving(admission: Admission) -> AsyncIterator[int]:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})  # type: ignore[operator]
         await send({"type": "http.response.body", "body": b"ok"})  # type: ignore[operator]
 
-    async with listening(application, lifespan="off", http=protocol(admission, NEVER), timeout_graceful_shutdown=1) as port:
+    http = protocol(admission, NEVER, Keys({}, lambda: 0))
+    async with listening(application, lifespan="off", http=http, timeout_graceful_shutdown=1) as port:
         yield port
 
 

@@ -1,0 +1,109 @@
+"""Who may ask: keys, of which the configuration holds the SHA-256 only.
+
+A key is random text of its own making (`bridge key NAME`), so that its plain hash gives nothing away, and looking a hash up tells
+nobody how much of a guess was right. It comes as `Authorization: Bearer <key>`, or as the password of Basic.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import secrets
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+from pydantic import AwareDatetime, Field
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.contracts.deps import error_response
+from app.errors import NotAllowed
+from app.model import Clock
+from app.sources.base import Name, Strict
+from app.telemetry import Telemetry
+
+#: By these others judge this replica; they tell nothing.
+_OPEN = frozenset(("/livez", "/readyz"))
+_PREFIX = "tdsb_"
+_RANDOM_BYTES = 32
+
+
+class KeySettings(Strict):
+    """One key. Two of them side by side let a key be changed without a gap."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the key, in hex; `bridge key NAME` prints it")
+    expires: AwareDatetime | None = None
+
+
+class AuthSettings(Strict):
+    """Who may ask. Nobody needs a key where there is none; then the bridge listens on this machine only."""
+
+    keys: dict[Name, KeySettings] = Field(default_factory=dict)
+    #: listen beyond this machine without a key; for those who let something else look after that
+    open: bool = False
+
+
+def new_key() -> tuple[str, str]:
+    """A key, and its SHA-256 for the configuration."""
+    key = _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+    return key, hashlib.sha256(key.encode()).hexdigest()
+
+
+class Keys:
+    """The keys that are accepted."""
+
+    def __init__(self, keys: Mapping[str, KeySettings], clock: Clock) -> None:
+        self._clock = clock
+        self._ends_ms = {bytes.fromhex(key.sha256): _end_ms(key.expires) for key in keys.values()}
+
+    def admit(self, authorization: bytes | None) -> bool:
+        """Whether this value of the Authorization header, or none, opens."""
+        if not self._ends_ms:
+            return True
+        if authorization is None:
+            return False
+        end_ms = self._ends_ms.get(hashlib.sha256(_key(authorization)).digest())
+        return end_ms is not None and self._clock() < end_ms
+
+
+def _end_ms(expires: datetime | None) -> float:
+    return expires.astimezone(UTC).timestamp() * 1000 if expires is not None else float("inf")
+
+
+def _key(authorization: bytes) -> bytes:
+    scheme, _, given = authorization.partition(b" ")
+    if scheme.lower() == b"basic":
+        try:
+            return base64.b64decode(given, validate=True).partition(b":")[2]
+        except binascii.Error:
+            return b""
+    return given.strip() if scheme.lower() == b"bearer" else b""
+
+
+class Authenticated:
+    """Plain ASGI around the routes: without a key that opens, 401 to everything but the probes. A browser's question whether it
+    may ask at all (OPTIONS) carries no key by its nature."""
+
+    def __init__(self, app: ASGIApp, keys: Keys, telemetry: Telemetry) -> None:
+        self._app = app
+        self._keys = keys
+        self._refused = telemetry.unauthenticated
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http" or scope["path"] in _OPEN or scope["method"] == "OPTIONS":
+            await self._app(scope, receive, send)
+            return
+        given = authorization(scope["headers"])
+        if self._keys.admit(given):
+            await self._app(scope, receive, send)
+            return
+        self._refused.inc()
+        wrong = "is not known, or has expired" if given is not None else "is needed"
+        failure = NotAllowed(f"Authorization: a key {wrong}; allowed: Bearer <key>, or Basic with the key as its password")
+        await error_response(failure, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+
+
+def authorization(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The value of the Authorization header."""
+    return next((value for name, value in headers if name == b"authorization"), None)
