@@ -239,11 +239,15 @@ def haproxy(address: str, backend: str, servers: list[str]) -> int:
 def key(name: str) -> int:
     """Make a key: the key itself to stdout, once, and what the configuration gets."""
     made, digest = new_key()
-    _say(made)
-    sys.stderr.write(
-        f"The key is shown this once. Into the configuration:\n\n  auth:\n    keys:\n      {name}: {{sha256: {digest}}}\n\n"
-        f"or BRIDGE_AUTH__KEYS__{name.upper()}__SHA256={digest} into the environment. Requests send\n"
-        "  Authorization: Bearer <key>\n"
+    _say(
+        made,
+        "",
+        "This is the key; it is shown this once. Into the configuration goes its hash:",
+        f"  auth: {{keys: {{{name}: {{sha256: {digest}}}}}}}",
+        "or into the environment:",
+        f"  BRIDGE_AUTH__KEYS__{name.upper()}__SHA256={digest}",
+        "Requests send it as:",
+        "  Authorization: Bearer <key>",
     )
     return 0
 

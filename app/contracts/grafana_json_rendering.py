@@ -21,7 +21,7 @@ from app.contracts.rendering import (
 )
 from app.contracts.table import json_arrays, long_table
 from app.errors import BridgeError
-from app.model import Labels, Notice, Query, Result
+from app.model import Frame, Labels, Notice, Query, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,11 @@ def _datapoints(bridge: Bridge, result: Result, several: bool) -> Iterator[dict[
             "meta": told,
         }
 
-    runs = list(result.frame.runs()) if result.error is None else []
-    if not runs:
+    frame = result.frame if result.error is None else Frame()
+    if not frame.series:
         yield element((), [], first)
-    for place, (labels, times, values) in enumerate(runs):
-        yield element(labels, orjson.Fragment(pairs(times, values)), meta if place else first)
+    for place, (labels, points) in enumerate(zip(frame.series, pairs(frame), strict=True)):
+        yield element(labels, orjson.Fragment(points), meta if place else first)
 
 
 def _table(bridge: Bridge, target: Target, results: Sequence[Result]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from app.contracts.rendering import pairs
-from app.model import Times, Values
+from app.model import Times, Values, frame_of_runs
 from tests.bench.report import Line
 
 _POINTS = 1000
@@ -29,6 +29,7 @@ def series() -> tuple[Times, list[Values]]:
 def columns(rounds: int) -> list[Line]:
     """The lines of the report."""
     times, values = series()
+    frame = frame_of_runs([((("series", str(place)),), times, one) for place, one in enumerate(values)])
     ready = [[[value, at] for value, at in zip(one.tolist(), times.tolist(), strict=True)] for one in values]
 
     def frames() -> None:
@@ -37,7 +38,7 @@ def columns(rounds: int) -> list[Line]:
 
     ways: Mapping[str, Callable[[], object]] = {
         "lists": lambda: [orjson.dumps(one) for one in ready],
-        "pairs": lambda: [pairs(times, one) for one in values],
+        "pairs": lambda: list(pairs(frame)),
         "frames": frames,
     }
     took: dict[str, list[float]] = {name: [] for name in ways}

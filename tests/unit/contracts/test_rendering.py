@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.contracts import rendering
 from app.contracts.rendering import pairs
+from app.model import frame_of_runs
 
 START = 1_700_000_000_000
 
@@ -19,21 +21,34 @@ def plainly(times: list[int], values: list[float]) -> list[list[float | int | No
     return [[None if not math.isfinite(value) else value, time] for value, time in zip(values, times, strict=True)]
 
 
-@given(st.lists(st.floats() | st.integers(-(2**54), 2**54).map(float), max_size=50), st.booleans())
-def test_pairs_are_what_the_plain_way_writes(values: list[float], regular: bool) -> None:
-    times = [START + (place * 10_000 if regular else place * place * 1000) for place in range(len(values))]
-    found = orjson.loads(pairs(np.array(times, np.int64), np.array(values, np.float64)))
-    assert found == plainly(times, values)
+NUMBERS = st.floats() | st.integers(-(2**54), 2**54).map(float)
+
+
+@given(
+    st.lists(st.lists(NUMBERS, min_size=1, max_size=20), min_size=1, max_size=8), st.booleans(), st.sampled_from([1, 7, 10_000])
+)
+def test_pairs_are_what_the_plain_way_writes(courses: list[list[float]], regular: bool, together: int) -> None:
+    times = [[START + (place * 10_000 if regular else place * place * 1000) for place in range(len(one))] for one in courses]
+    runs = [
+        ((("a", f"{number:02}"),), np.array(at, np.int64), np.array(one))
+        for number, (at, one) in enumerate(zip(times, courses, strict=True))
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rendering, "_TOGETHER", together)
+        found = [orjson.loads(text) for text in pairs(frame_of_runs(runs))]
+    assert found == [plainly(at, one) for at, one in zip(times, courses, strict=True)]
 
 
 @pytest.mark.parametrize(
-    ("values", "text"),
+    ("values", "texts"),
     [
-        ([1.5, math.nan], b"[[1.5,1700000000000],[null,1700000001000]]"),
-        ([1.0, -2.0], b"[[1,1700000000000],[-2,1700000001000]]"),
-        ([], b"[]"),
+        ([1.5, math.nan], [b"[[1.5,1700000000000],[null,1700000001000]]"]),
+        ([1.0, -2.0], [b"[[1,1700000000000],[-2,1700000001000]]"]),
+        ([2.0**53 - 1], [b"[[9007199254740991,1700000000000]]"]),
+        ([1e300, 0.1], [b"[[1e+300,1700000000000],[0.1,1700000001000]]"]),
+        ([], []),
     ],
 )
-def test_times_and_whole_numbers_are_integers(values: list[float], text: bytes) -> None:
+def test_times_and_whole_numbers_are_integers(values: list[float], texts: list[bytes]) -> None:
     times = START + 1000 * np.arange(len(values), dtype=np.int64)
-    assert pairs(times, np.array(values)) == text
+    assert list(pairs(frame_of_runs([((), times, np.array(values))]))) == texts
