@@ -15,7 +15,7 @@ from app.model import Frame, Labels, Notice, Places, Result, Times, Values, inst
 #: up to here a whole number is the same as float and as int
 _EXACT = 2.0**53
 #: points that are encoded in one go
-_TOGETHER = 10_000
+_TOGETHER = 5_000
 _COMMA = ord(",")
 
 
@@ -26,9 +26,9 @@ def texts(column: Times | Values) -> list[bytes]:
 
 
 def pairs(frame: Frame) -> Iterator[bytes]:
-    """`[[value, time], ...]` as JSON for each series: NaN is null, an epoch in ms is an integer, and so are values that all are whole.
+    """`[[value, time], ...]` as JSON for each series: NaN is null, an epoch in ms an integer, so are values where all are whole.
 
-    Series are encoded together, as many as make about a millisecond.
+    Series are encoded together, as many as take less than a millisecond.
     """
     first = 0
     while first < len(frame.series):
