@@ -6,7 +6,7 @@ Times are integer UTC milliseconds; a bucket is named by its start and covers [s
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -135,6 +135,9 @@ class Notice:
     text: str
 
 
+#: fits two bytes
+_FEW = 1 << 16
+
 _NO_TIMES: Times = np.empty(0, dtype=np.int64)
 _NO_VALUES: Values = np.empty(0, dtype=np.float64)
 
@@ -219,6 +222,26 @@ def frame_of_runs(runs: Sequence[tuple[Labels, Times, Values]], **rest: Any) -> 
     )
 
 
+def frame_of_parts(parts: Iterable[tuple[Labels, Times, Values]], **rest: Any) -> Frame:
+    """Series in pieces, in any order, as a frame. Where a label set has the same time twice, the last one wins."""
+    kept: dict[Labels, list[tuple[Times, Values]]] = {}
+    for labels, times, values in parts:
+        kept.setdefault(labels, []).append((times, values))
+    runs = [(labels, *_put_together(pieces)) for labels, pieces in kept.items()]
+    return frame_of_runs(runs, **rest)
+
+
+def _put_together(pieces: Sequence[tuple[Times, Values]]) -> tuple[Times, Values]:
+    """By time, of equal times the last one."""
+    times, values = np.concatenate([one for one, _ in pieces]), np.concatenate([one for _, one in pieces])
+    if (times[1:] > times[:-1]).all():
+        return times, values
+    order = np.argsort(times, kind="stable")
+    times = times[order]
+    last = np.append(times[1:] != times[:-1], True)
+    return times[last], values[order][last]
+
+
 def frame_of_columns(time: Times, value: Values, labels: Mapping[str, Sequence[Any]], **rest: Any) -> Frame:
     """Long rows (one time, one value, one column per label), in any order, as a frame.
 
@@ -234,7 +257,7 @@ def frame_of_columns(time: Times, value: Values, labels: Mapping[str, Sequence[A
         found, places = _levels(labels[name])
         codes = codes * len(found) + places
         levels.append(found)
-    order = np.lexsort((time, codes))
+    order = _order(time, codes)
     codes, time, value = codes[order], time[order], value[order]
     last = np.append((codes[1:] != codes[:-1]) | (time[1:] != time[:-1]), True)
     codes, time, value = codes[last], time[last], value[last]
@@ -251,12 +274,19 @@ def frame_of_columns(time: Times, value: Values, labels: Mapping[str, Sequence[A
 def _levels(cells: Sequence[Any]) -> tuple[list[str], npt.NDArray[np.int64]]:
     """The distinct texts of a column, sorted, and each cell's place among them."""
     # A dictionary beats sorting long columns of text.
-    seen: dict[Any, int] = {}
-    places = np.fromiter((seen.setdefault(cell, len(seen)) for cell in cells), dtype=np.int64, count=len(cells))
-    texts = ["" if cell is None else str(cell) for cell in seen]
-    found = sorted(set(texts))
+    texts = {cell: "" if cell is None else str(cell) for cell in dict.fromkeys(cells)}
+    found = sorted(set(texts.values()))
     rank = {text: place for place, text in enumerate(found)}
-    return found, np.array([rank[text] for text in texts], dtype=np.int64)[places]
+    place_of = {cell: rank[text] for cell, text in texts.items()}
+    return found, np.fromiter(map(place_of.__getitem__, cells), dtype=np.int64, count=len(cells))
+
+
+def _order(time: Times, codes: npt.NDArray[np.int64]) -> Places:
+    """By code, then by time, equal ones as they came."""
+    if (time[1:] >= time[:-1]).all() and codes.max() < _FEW:
+        # As most rows come. Short integers are sorted by counting them.
+        return np.argsort(codes.astype(np.uint16), kind="stable")
+    return np.lexsort((time, codes))
 
 
 def _decode(code: int, names: list[str], levels: list[list[str]]) -> Labels:

@@ -20,7 +20,7 @@ from app.model import Frame, Statement, Times, frame_of_columns
 from app.sources import base
 from app.sources.base import Ask, Read, translate
 from app.sources.clickhouse_link import ERRORS, ClickHouseAddress, Columns, Embedded, Link, Wire
-from app.sources.sql import Dialect, fill, sliceable, template_problems
+from app.sources.sql import Dialect, fill, sliceable, template_problems, yields_points
 
 #: How long a cancelled fetch waits for its KILL QUERY to be answered; the kill itself may go on for KILL_S.
 _KILL_WAIT_S = 0.2
@@ -35,7 +35,6 @@ _DIALECT = Dialect(
     matches="match({column}, concat('(?-s)', {operand}))",
     as_number="toFloat64OrNull({column})",
 )
-_VALUE = re.compile(r"\bAS\s+value\b", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"\{(\w+):")
 #: The server makes a float of any number, Decimal above all, far faster than Python does.
 _FLOATS = "SELECT * REPLACE (ifNull(toFloat64(value), nan) AS value) FROM (\n{}\n)"
@@ -65,7 +64,7 @@ class ClickHouseRead(Read):
     def statement(self, ask: Ask) -> Statement:
         """The SELECT with its placeholders filled; every value is bound at the server."""
         text, bound = fill(self.sql.strip().rstrip(";"), ask.by, ask.where, self._column, _DIALECT)
-        if _VALUE.search(text):
+        if yields_points(text):
             text = _FLOATS.format(text)
         span = ask.range
         bound |= {"from_ms": span.from_ms, "to_ms": span.to_ms, "step_ms": span.step_ms, "now_ms": ask.now_ms}

@@ -20,11 +20,11 @@ import numpy as np
 from pydantic import Field
 
 from app.errors import SourceGarbled, SourceOverloaded, SourceRejected, SourceTimeout, SourceUnavailable
-from app.model import Frame, Notice, Statement, TimeRange, Values, frame_of_columns, instant_text
+from app.model import Frame, Notice, Statement, TimeRange, Values, frame_of_parts, instant_text
 from app.sources import base
 from app.sources.base import Ask, ErrorTable, Read, SourceConfig, translate
 from app.sources.duckdb_snapshots import Snapshot, Snapshots, Standing
-from app.sources.sql import Dialect, fill, template_problems
+from app.sources.sql import Dialect, fill, template_problems, yields_points
 
 #: How long a cancelled fetch waits for its thread to stop; an interrupt is repeated until then, since one that comes before the
 #: engine has begun is lost.
@@ -148,7 +148,8 @@ class DuckDBSource:
     async def fetch(self, statement: Statement) -> Frame:
         """Ask the newest snapshot. Raises SourceError. Cancelled, it interrupts the query and waits for that 0.25 s at most."""
         with translate(self.name, _ERRORS):
-            columns, lease = await self._ask(statement.text, dict(statement.params))
+            text = _by_series(statement.text, statement.labels, self._config.max_rows)
+            columns, lease = await self._ask(text, dict(statement.params))
         return self._frame(columns, statement.labels, lease)
 
     async def ping(self) -> str:
@@ -191,9 +192,7 @@ class DuckDBSource:
         except asyncio.CancelledError:
             leasing.add_done_callback(self._give_back)
             raise
-        # The catalogue's own text; its values are bound.
-        limited = f"SELECT * FROM ({text}) LIMIT {self._config.max_rows + 1}"  # noqa: S608
-        call = _Call(lease.cursor, limited, params)
+        call = _Call(lease.cursor, text, params)
         running = self._workers.submit(call.run)
         # Given back when the thread has ended, not when its caller has left.
         running.add_done_callback(lambda _: self._opener.submit(lease.snapshot.release))
@@ -217,17 +216,23 @@ class DuckDBSource:
         for name in ("time", *labels):
             if name not in columns:
                 raise SourceRejected(self.name, f"the statement returns no column {name!r}; it returns {', '.join(columns)}")
-        times = np.ma.getdata(columns["time"])
-        if len(times) > self._config.max_rows:
-            raise SourceOverloaded(self.name, f"more than {self._config.max_rows} rows (max_rows)")
-        if times.dtype.kind not in "iu" and len(times):
-            raise SourceRejected(self.name, "the column `time` is no integer; write epoch_ms(...) AS time")
         marks = self._marks(lease)
         if "value" not in columns:
-            return replace(_events(times, columns), **marks)
-        found: dict[str, Any] = {label: np.ma.filled(columns[label], None) for label in labels}
-        times = times.astype(np.int64)
-        return frame_of_columns(times, _floats(columns["value"]), found, **marks)
+            self._check([columns["time"]])
+            return replace(_events(np.ma.getdata(columns["time"]), columns), **marks)
+        self._check(columns["time"])
+        cells = zip(*(np.ma.filled(columns[label], None) for label in sorted(labels)), strict=True) if labels else [()] * 1
+        named = [tuple(zip(sorted(labels), map(_text, row), strict=True)) for row in cells]
+        series = zip(named, columns["time"], columns["value"], strict=False)
+        return frame_of_parts(
+            [(one, np.ma.getdata(times).astype(np.int64), _floats(values)) for one, times, values in series], **marks
+        )
+
+    def _check(self, times: Sequence[Any]) -> None:
+        if sum(map(len, times)) > self._config.max_rows:
+            raise SourceOverloaded(self.name, f"more than {self._config.max_rows} rows (max_rows)")
+        if any(len(one) and one.dtype.kind not in "iu" for one in times):
+            raise SourceRejected(self.name, "the column `time` is no integer; write epoch_ms(...) AS time")
 
     def _marks(self, lease: _Lease) -> dict[str, Any]:
         """Of the frame: up to when the snapshot is complete (never the future), and what must be said of it.
@@ -287,6 +292,20 @@ class _Call:
             with suppress(duckdb.Error):
                 self._cursor.interrupt()
             await asyncio.wait((waiting,), timeout=_INTERRUPT_EVERY_S)
+
+
+def _by_series(text: str, labels: Sequence[str], max_rows: int) -> str:
+    """The statement, limited; points as a row a series, so that a label's text crosses over once and not with each point."""
+    # The catalogue's own text; its values are bound.
+    limited = f"SELECT * FROM ({text}) LIMIT {max_rows + 1}"  # noqa: S608
+    if not yields_points(text):
+        return limited
+    columns = ", ".join([*(f'"{label}"' for label in labels), "list(time) AS time", "list(CAST(value AS DOUBLE)) AS value"])
+    return f"SELECT {columns} FROM ({limited}) GROUP BY ALL HAVING count(*) > 0"  # noqa: S608
+
+
+def _text(cell: Any) -> str:
+    return "" if cell is None else str(cell)
 
 
 def _floats(column: Any) -> Values:

@@ -31,7 +31,7 @@ from app.errors import (
     SourceTimeout,
     SourceUnavailable,
 )
-from app.model import Frame, Labels, Matcher, Notice, Statement, TimeRange, Times, Values, frame_of_runs
+from app.model import Frame, Labels, Matcher, Notice, Statement, TimeRange, Times, Values, frame_of_parts
 from app.sources import base, prometheus_matrix
 from app.sources.base import Ask, ErrorTable, Read, SourceConfig, accepts, pattern, translate
 from app.turns import gently
@@ -274,21 +274,15 @@ class PrometheusSource:
             self.skew_s = base.skew_s(parsedate_to_datetime(date).timestamp() * 1000 + 500, base.wall_ms())
 
     def _frame(self, answers: Iterable[tuple[list[Series], list[str]]], statement: Statement) -> Frame:
-        kept: dict[Labels, list[tuple[Times, Values]]] = {}
-        notices = []
+        parts, notices = list[Series](), []
         words = [(label, statement.read.word(label)) for label in sorted(statement.labels)]
         for series, warnings in answers:
             notices += [Notice("warning", f"{self.name}: {warning[:200]}") for warning in warnings]
             for labels, times, values in series:
                 given = dict(labels)
-                key = tuple((label, given.get(word, "")) for label, word in words)
-                kept.setdefault(key, []).append((times, values))
-        runs = [
-            (labels, np.concatenate([times for times, _ in parts]), np.concatenate([values for _, values in parts]))
-            for labels, parts in kept.items()
-        ]
+                parts.append((tuple((label, given.get(word, "")) for label, word in words), times, values))
         # Prometheus, and what stands before it (Thanos, promxy), warns when a part of the series could not be had.
-        frame = frame_of_runs(runs, notices=tuple(dict.fromkeys(notices)), partial=bool(notices))
+        frame = frame_of_parts(parts, notices=tuple(dict.fromkeys(notices)), partial=bool(notices))
         if len(frame) > self._config.max_rows:
             raise SourceOverloaded(self.name, f"{len(frame)} points; at most {self._config.max_rows} are allowed (max_rows)")
         return frame

@@ -34,6 +34,11 @@ _BUCKET = re.compile(r"\*\s*(?:\{step_ms:\w+\}|\$step_ms\b)\s+AS\s+time\b|toStar
 _ORDERS = ("<", "<=", ">", ">=")
 
 
+def yields_points(text: str) -> bool:
+    """Whether a SELECT has a column `value`: points, not events."""
+    return _VALUE.search(text) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How one engine writes a bound value and the tests that a filter needs; `{column}` and `{operand}` are filled in."""

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.model import Frame, Matcher, Notice, Statement, TimeRange, frame_of_columns, instant_text
+from app.model import Frame, Matcher, Notice, Statement, TimeRange, frame_of_columns, frame_of_parts, instant_text
 from tests.unit.frames import frame, shown
 
 
@@ -75,3 +75,22 @@ def test_statements_that_differ_only_in_the_instant_of_asking_share_a_key() -> N
 @pytest.mark.parametrize(("time_ms", "text"), [(0, "1970-01-01 00:00:00Z"), (1_740_823_205_999, "2025-03-01 10:00:05Z")])
 def test_instants_read_as_utc_seconds(time_ms: int, text: str) -> None:
     assert instant_text(time_ms) == text
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.lists(st.tuples(st.integers(0, 20), st.integers(-5, 5)), min_size=1, max_size=10)),
+        max_size=6,
+    )
+)
+def test_pieces_of_series_are_put_together_by_time_and_the_last_of_equal_times_wins(
+    pieces: list[tuple[str, list[tuple[int, int]]]],
+) -> None:
+    found = frame_of_parts(
+        ((("one", label),), np.array([time for time, _ in rows]), np.array([float(value) for _, value in rows]))
+        for label, rows in pieces
+    )
+    expected: dict[str, dict[int, float]] = {}
+    for label, rows in pieces:
+        expected.setdefault(f"one={label}", {}).update(rows)
+    assert shown(found) == expected
