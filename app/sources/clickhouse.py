@@ -151,15 +151,15 @@ class ClickHouseSource:
         for name in ("time", *statement.labels):
             if name not in columns:
                 raise SourceRejected(self.name, f"the statement returns no column {name!r}; it returns {found}")
-        if not all(isinstance(cell, int) for cell in columns["time"][:1]):
+        if columns["time"].dtype.kind not in "iu":
             raise SourceRejected(self.name, "the column `time` is no integer; write toUnixTimestamp64Milli(...) AS time")
 
 
 def _frame(columns: Columns, labels: Sequence[str]) -> Frame:
-    time = np.array(columns["time"], dtype=np.int64)
+    time = columns["time"].astype(np.int64)
     if "value" not in columns:
         return _events(time, columns)
-    value = np.array(columns["value"], dtype=np.float64)
+    value = columns["value"].astype(np.float64)
     # An infinity is the quotient of a division by zero: known to have no value.
     value[np.isinf(value)] = np.nan
     return frame_of_columns(time, value, {label: columns[label] for label in labels})
@@ -176,4 +176,4 @@ def _events(time: Times, columns: Columns) -> Frame:
 def _text(cell: Any) -> str | None:
     if cell is None:
         return None
-    return ",".join(str(item) for item in cell) if isinstance(cell, list | tuple) else str(cell)
+    return ",".join(str(item) for item in cell) if isinstance(cell, list | tuple | np.ndarray) else str(cell)

@@ -7,6 +7,7 @@ The connection is hardened: no file, network or extension can be reached from SQ
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ import numpy as np
 from pydantic import Field
 
 from app.errors import SourceGarbled, SourceOverloaded, SourceRejected, SourceTimeout, SourceUnavailable
-from app.model import Frame, Notice, Statement, TimeRange, Values, frame_of_parts, instant_text
+from app.model import Frame, Notice, Statement, TimeRange, frame_of_parts, instant_text
 from app.sources import base
 from app.sources.base import Ask, ErrorTable, Read, SourceConfig, translate
 from app.sources.duckdb_snapshots import Snapshot, Snapshots, Standing
@@ -38,6 +39,8 @@ _DIALECT = Dialect(
     as_number="try_cast({column} AS DOUBLE)",
 )
 _SPAN = ("from_ms", "to_ms", "step_ms", "now_ms")
+#: what a frame does by itself
+_SORTED = re.compile(r"\bORDER\s+BY\s+time\s*$", re.IGNORECASE)
 _NO_RANGE = TimeRange(0, 1000, 1000)
 
 _ERRORS: ErrorTable = {
@@ -224,9 +227,10 @@ class DuckDBSource:
         cells = zip(*(np.ma.filled(columns[label], None) for label in sorted(labels)), strict=True) if labels else [()] * 1
         named = [tuple(zip(sorted(labels), map(_text, row), strict=True)) for row in cells]
         series = zip(named, columns["time"], columns["value"], strict=False)
-        return frame_of_parts(
-            [(one, np.ma.getdata(times).astype(np.int64), _floats(values)) for one, times, values in series], **marks
-        )
+        found = frame_of_parts([(one, _plain(times), _plain(values)) for one, times, values in series], **marks)
+        # An infinity is the quotient of a division by zero.
+        found.value[np.isinf(found.value)] = np.nan
+        return found
 
     def _check(self, times: Sequence[Any]) -> None:
         if sum(map(len, times)) > self._config.max_rows:
@@ -297,9 +301,9 @@ class _Call:
 def _by_series(text: str, labels: Sequence[str], max_rows: int) -> str:
     """The statement, limited; points as a row a series, so that a label's text crosses over once and not with each point."""
     # The catalogue's own text; its values are bound.
-    limited = f"SELECT * FROM ({text}) LIMIT {max_rows + 1}"  # noqa: S608
     if not yields_points(text):
-        return limited
+        return f"SELECT * FROM ({text}) LIMIT {max_rows + 1}"  # noqa: S608
+    limited = f"SELECT * FROM ({_SORTED.sub('', text)}) LIMIT {max_rows + 1}"  # noqa: S608
     columns = ", ".join([*(f'"{label}"' for label in labels), "list(time) AS time", "list(CAST(value AS DOUBLE)) AS value"])
     return f"SELECT {columns} FROM ({limited}) GROUP BY ALL HAVING count(*) > 0"  # noqa: S608
 
@@ -308,11 +312,9 @@ def _text(cell: Any) -> str:
     return "" if cell is None else str(cell)
 
 
-def _floats(column: Any) -> Values:
-    """Numbers as float64; NULL and infinity (a division by zero) are NaN."""
-    values: Values = np.ma.filled(np.ma.asarray(column, dtype=np.float64), np.nan)
-    values[~np.isfinite(values)] = np.nan
-    return values
+def _plain(column: Any) -> Any:
+    """A list's numbers; NULL is NaN (a time is none)."""
+    return np.ma.filled(column, np.nan if column.dtype.kind == "f" else 0) if isinstance(column, np.ma.MaskedArray) else column
 
 
 def _events(times: Any, columns: dict[str, Any]) -> Frame:
