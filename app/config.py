@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from app.backup import BackupSettings, Standings, configured
 from app.errors import ConfigError, Problem
 from app.policies import Policy
 from app.sources import AnySource
@@ -79,6 +80,7 @@ class Settings(BaseSettings):
     agent: AgentSettings = AgentSettings()
     tier: TierSettings = TierSettings()
     sync: SyncSettings = SyncSettings()
+    backup: BackupSettings = BackupSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_style: Literal["text", "json"] = "text"
     sources: dict[Name, SourceSettings] = Field(default_factory=dict)
@@ -109,6 +111,12 @@ class Settings(BaseSettings):
             names = ", ".join(above)
             raise ValueError(f"request.budget_s ({budget_s:g}) must be above policy.total_timeout_s of every source; see {names}")
         return self
+
+    @property
+    def backups(self) -> Standings | None:
+        """Where it is looked how old the backups are; None where none are taken."""
+        sources = {name: source.connect for name, source in self.sources.items()}
+        return Standings(self.backup.folder, configured(self.backup, sources)) if self.backup.folder else None
 
     @property
     def kinds(self) -> dict[str, str]:
