@@ -71,6 +71,9 @@ class ClickHouseKind:
         database = f"{place['database']}_aside"
         try:
             server.ask(f"DROP DATABASE IF EXISTS {quoted(database)} SYNC")
+            # First empty tables, whose merges are stopped: a merge would fold rows together and drop those past their TTL.
+            server.work(_restore(place, database), "structure_only = 1")
+            server.stop_merges(database)
             server.work(_restore(place, database))
             return {"tables": server.hashes(database)}
         finally:

@@ -23,6 +23,8 @@ _KEEPS_ROWS = """SELECT name FROM system.tables WHERE database = {database:Strin
     AND (engine LIKE '%MergeTree' OR engine LIKE '%Log' OR engine = 'Memory'
         OR engine = 'MaterializedView' AND NOT match(create_table_query, '^CREATE MATERIALIZED VIEW \\\\S+ TO '))
     ORDER BY name FORMAT TabSeparatedRaw"""
+_MERGING = """SELECT name FROM system.tables WHERE database = {database:String} AND engine LIKE '%MergeTree'
+    FORMAT TabSeparatedRaw"""
 _VIEWS = """SELECT name FROM system.tables WHERE database = {database:String} AND engine = 'MaterializedView'
     ORDER BY name FORMAT TabSeparatedRaw"""
 _MESSAGE = re.compile(r"(?:^Code: \d+\. )?(?:DB::Exception: )?(.*?)(?:\. ?)?(?:, Stack trace.*|\(version .*)?$", re.DOTALL)
@@ -104,6 +106,12 @@ class ClickHouseServer:
     def views(self, database: str) -> list[str]:
         """The materialized views: each feeds a table when rows come into another."""
         return self.ask(_VIEWS, database=database).splitlines()
+
+    def stop_merges(self, database: str) -> None:
+        """Leave the parts of all tables as they are, until the tables are dropped."""
+        tables = self.ask(_MERGING, database=database).splitlines()
+        for table in tables:
+            self.ask(f"SYSTEM STOP MERGES {quoted(database)}.{quoted(table)}")
 
     def hashes(self, database: str) -> dict[str, list[str]]:
         """Each table's rows: how many, and the sum of their hashes (which order they are in does not matter)."""

@@ -28,6 +28,7 @@ from app.errors import BackupError
 
 #: In a part: the snapshot that Prometheus keeps until it is removed.
 _SNAPSHOT = "snapshot.txt"
+_PROBE_S = 2.0
 _MAGIC = {"index": b"\xba\xaa\xd7\x00", "chunks": b"\x85\xbd\x40\xdd"}
 
 
@@ -80,7 +81,9 @@ class PrometheusKind(InFolder):
             raise BackupError(
                 f"prometheus: {target} is a mount point and cannot be replaced: let --storage.tsdb.path name a folder in it"
             )
-        _refuse_in_use(target)
+        _refuse_locked(target)
+        if self._settings is not None and target == self._settings.data:
+            _refuse_answering(self._settings)
         yield from put(backup.name, [Step(backup.path / DATA, target, manifest.files)], (), force)
         yield "start Prometheus on it"
 
@@ -151,8 +154,21 @@ def _ask_promtool(files: Path, aside: Path | None) -> None:
         raise BackupError(f"prometheus: promtool cannot open it: {reason[-1] if reason else done.returncode}")
 
 
-def _refuse_in_use(data: Path) -> None:
-    """Raise when a Prometheus runs on the folder: it holds a lock on the file `lock` in it."""
+def _refuse_answering(settings: PrometheusBackup) -> None:
+    """Raise when the server runs. Debian's keeps no lock file, so it is asked."""
+    quick = settings.model_copy(update={"timeout_s": _PROBE_S})
+    try:
+        with _client(quick) as client:
+            client.get(f"{str(settings.url).rstrip('/')}/-/ready")
+    except httpx.ConnectError:
+        return
+    except httpx.HTTPError:
+        pass  # there is somebody, hanging
+    raise BackupError(f"prometheus: a Prometheus answers at {settings.url}; stop it first")
+
+
+def _refuse_locked(data: Path) -> None:
+    """Raise when a Prometheus runs on the folder: unless told otherwise it holds a lock on the file `lock` in it."""
     if os.name == "nt" or not (data / "lock").is_file():
         return  # Windows does not let the folder of an open file be renamed
     import fcntl

@@ -36,11 +36,10 @@ class Standing:
     verified_ms: int | None
 
     def __str__(self) -> str:
-        if self.newest_ms is None:
-            return f"{self.kind} NEVER"
+        age = "NEVER" if self.newest_ms is None else f"{age_text(time.time() - self.newest_ms / 1000)} old"
         failed = ", the last one FAILED" if self.last_ok is False else ""
         unproven = ", verify FAILED" if self.verified_ok is False else ""
-        return f"{self.kind} {age_text(time.time() - self.newest_ms / 1000)} old{failed}{unproven}"
+        return f"{self.kind} {age}{failed}{unproven}"
 
 
 @dataclass(slots=True)

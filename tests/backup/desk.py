@@ -46,7 +46,9 @@ class Desk:
         file.parent.mkdir(exist_ok=True)
         sources = {name: {"connect": connect} for name, connect in self.sources.items()}
         settings = {"folder": str(self.archive.folder), **self.settings}
-        file.write_text(json.dumps({"sources": sources, "backup": settings, "catalog": str(_catalog(file.parent))}), "utf-8")
+        text = json.dumps({"sources": sources, "backup": settings, "catalog": str(_catalog(file.parent))})
+        if not file.is_file() or file.read_text("utf-8") != text:
+            file.write_text(text, "utf-8")
         return file
 
     def run(self, *words: str) -> Ran:
@@ -84,8 +86,9 @@ def _is_note(path: str) -> bool:
 
 def _catalog(folder: Path) -> Path:
     catalog = folder / "catalog"
-    catalog.mkdir(exist_ok=True)
-    (catalog / "empty.yaml").write_text("group: none\ntitle: None\nmetrics: {}\n", "utf-8")
+    if not catalog.is_dir():
+        catalog.mkdir()
+        (catalog / "empty.yaml").write_text("group: none\ntitle: None\nmetrics: {}\n", "utf-8")
     return catalog
 
 

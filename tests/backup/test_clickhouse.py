@@ -10,53 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.schema import CLICKHOUSE, DATABASE
+from app.demo.schema import DATABASE
 from tests.backup.desk import Desk, flip
+from tests.backup.history import BATCH, rows, trades_from
 from tests.servers.clickhouse import ClickHouseServer
-
-PASSWORD = "a-password"
-BATCH = 50
-COLUMNS = "trade_id, account_id, broker_id, symbol, executed_at, retcode, version, requested_price, execution_price, point, closed_at"
-
-
-def trades_from(first: int) -> str:
-    """A batch of trades, numbered. Every second one is still open: its closed_at is NULL."""
-    number = f"{first} + number"
-    return f"""INSERT INTO {DATABASE}.trades ({COLUMNS})
-        SELECT toUUID('00000000-0000-0000-0000-' || leftPad(toString({number}), 12, '0')), 'a' || toString(number % 5), 'b1', 'EURUSD',
-        toDateTime64('2026-11-23 10:00:00', 3, 'UTC') + {number}, 10009, 1, 1, 1.0001, 0.0001,
-        if(number % 2, toDateTime64('2026-11-23 12:00:00', 3, 'UTC'), NULL) FROM numbers({BATCH})"""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
-    """One server for all tests here; each makes the database anew."""
-    folder = tmp_path_factory.mktemp("clickhouse")
-    running = ClickHouseServer(folder / "data", PASSWORD, folder / "disk").start()
-    yield running
-    running.stop()
-    running.close()
-
-
-@pytest.fixture
-def history(desk: Desk, server: ClickHouseServer) -> ClickHouseServer:
-    """The history's tables, and 200 trades in them."""
-    databases = server.execute(f"SELECT name FROM system.databases WHERE startsWith(name, '{DATABASE}')").splitlines()
-    for database in databases:
-        server.execute(f"DROP DATABASE {database} SYNC")
-    for statement in CLICKHOUSE:
-        server.execute(statement)
-    for batch in range(4):
-        server.execute(trades_from(batch * BATCH))
-    server.execute(f"INSERT INTO {DATABASE}.system_event_log (ts, level, title, tags) VALUES (now64(3), 'info', 'start', ['a', 'b'])")
-    desk.sources["clickhouse"] = {"kind": "clickhouse", "port": server.port, "password": PASSWORD}
-    desk.settings["clickhouse"] = {"files": str(server.backups)}
-    return server
-
-
-def rows(server: ClickHouseServer, database: str = DATABASE, table: str = "trades") -> list[str]:
-    """How many rows and the hash of all of them (by way of their text, unlike the tool's own)."""
-    return server.execute(f"SELECT count(), sum(sipHash64(formatRow('TSV', *))) FROM {database}.{table}").split("\t")
 
 
 @contextmanager
@@ -88,7 +45,9 @@ def test_full_and_incremental_under_writes_come_back_as_they_were_saved(desk: De
         incremental = desk.saved("clickhouse")
     saved = incremental.manifest()
     assert (saved.base, full.manifest().base) == (full.name, None)
-    assert saved.size_bytes < full.manifest().size_bytes * 3
+    # Of the table that did not change only the first one has the rows.
+    unchanged = f"data/{DATABASE}/system_event_log/"
+    assert [any(path.startswith(unchanged) for path in one.manifest().files) for one in (full, incremental)] == [True, False]
     count = int(saved.contents["tables"]["trades"][0])
     assert (count % BATCH, least <= count <= int(rows(history)[0])) == (0, True)
     # Damage: rows are gone and wrong ones are there.
@@ -129,6 +88,15 @@ def test_the_hash_sees_a_row_with_a_null_in_it(desk: Desk, history: ClickHouseSe
     history.execute(change)
     after = desk.saved("clickhouse").manifest().contents["tables"]["trades"]
     assert (before[0], after[0], before[1] != after[1]) == ("200", "200", True)
+
+
+def test_what_a_merge_would_fold_together_is_counted_as_it_was_saved(desk: Desk, history: ClickHouseServer) -> None:
+    history.execute(f"SYSTEM STOP MERGES {DATABASE}.trades")
+    for _ in range(5):
+        history.execute(trades_from(0))  # the same trades again: a ReplacingMergeTree drops them when it merges
+    saved = desk.saved("clickhouse").manifest().contents["tables"]["trades"]
+    assert saved[0] == str(4 * BATCH + 5 * BATCH)
+    assert [desk.run("backup", "verify", "clickhouse").code for _ in range(3)] == [0, 0, 0]
 
 
 def test_a_flipped_byte_is_found_where_the_disk_cannot_be_seen_from_here(desk: Desk, history: ClickHouseServer) -> None:
@@ -213,17 +181,18 @@ def test_an_incremental_without_its_full_one_is_refused(desk: Desk, history: Cli
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"port": 1}, "Connection refused"),
-        ({"password": "another"}, "Authentication failed"),
-        ({"database": "no_such"}, "no_such"),
+        ({"PORT": "1"}, "Connection refused"),
+        ({"PASSWORD": "another"}, "Authentication failed"),
+        ({"DATABASE": "no_such"}, "no_such"),
     ],
 )
 def test_what_the_server_refuses_is_one_line_and_leaves_nothing(
-    desk: Desk, history: ClickHouseServer, wrong: dict[str, object], said: str
+    desk: Desk, history: ClickHouseServer, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str], said: str
 ) -> None:
     assert history.backups is not None
     there = sorted(history.backups.iterdir())
-    desk.sources["clickhouse"] |= wrong
+    for key, value in wrong.items():
+        monkeypatch.setenv(f"BRIDGE_SOURCES__CLICKHOUSE__CONNECT__{key}", value)
     before = desk.state()
     done = desk.run("backup", "clickhouse")
     assert (done.code, done.out, done.err.count("\n"), said in done.err) == (1, "", 1, True), done.err

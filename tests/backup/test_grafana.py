@@ -13,15 +13,6 @@ from tests.servers import grafana_database as grafana
 from tests.servers.grafana_database import GrafanaWriter
 
 
-@pytest.fixture
-def database(desk: Desk) -> Path:
-    """Where Grafana's database is to be."""
-    file = desk.folder / "grafana" / "grafana.db"
-    file.parent.mkdir()
-    desk.settings["grafana"] = {"database": str(file)}
-    return file
-
-
 @pytest.mark.parametrize("wal", [True, False], ids=["wal", "rollback-journal"])
 def test_a_backup_under_writes_is_one_instant_and_comes_back_as_it_was_saved(desk: Desk, database: Path, wal: bool) -> None:
     grafana.make(database, wal=wal)

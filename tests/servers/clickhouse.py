@@ -82,7 +82,14 @@ class ClickHouseServer(ClickHouse):
 
     def start(self) -> Self:
         """Start, and wait until it answers (about a second)."""
-        command = [sys.executable, clickhouse_engine.__file__, str(self.folder), str(self.port), self.password, str(self.backups or "")]
+        command = [
+            sys.executable,
+            clickhouse_engine.__file__,
+            str(self.folder),
+            str(self.port),
+            self.password,
+            str(self.backups or ""),
+        ]
         # It ends when its standard input does: with this process, however that ends.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout

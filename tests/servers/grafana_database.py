@@ -21,9 +21,9 @@ CREATE TABLE migration_log (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, migra
 CREATE TABLE org (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, version INTEGER NOT NULL, name TEXT NOT NULL,
     created DATETIME NOT NULL, updated DATETIME NOT NULL);
 CREATE UNIQUE INDEX UQE_org_name ON org (name);
-CREATE TABLE user (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, version INTEGER NOT NULL, login TEXT NOT NULL, email TEXT NOT NULL,
-    name TEXT NULL, password TEXT NULL, salt TEXT NULL, rands TEXT NULL, org_id INTEGER NOT NULL, is_admin INTEGER NOT NULL,
-    created DATETIME NOT NULL, updated DATETIME NOT NULL);
+CREATE TABLE user (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, version INTEGER NOT NULL, login TEXT NOT NULL,
+    email TEXT NOT NULL, name TEXT NULL, password TEXT NULL, salt TEXT NULL, rands TEXT NULL, org_id INTEGER NOT NULL,
+    is_admin INTEGER NOT NULL, created DATETIME NOT NULL, updated DATETIME NOT NULL);
 CREATE UNIQUE INDEX UQE_user_login ON user (login);
 CREATE TABLE data_source (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, org_id INTEGER NOT NULL, version INTEGER NOT NULL,
     type TEXT NOT NULL, name TEXT NOT NULL, access TEXT NOT NULL, url TEXT NOT NULL, is_default INTEGER NOT NULL,
@@ -34,9 +34,11 @@ CREATE TABLE dashboard (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, version I
     created DATETIME NOT NULL, updated DATETIME NOT NULL);
 CREATE UNIQUE INDEX UQE_dashboard_org_id_uid ON dashboard (org_id, uid);
 CREATE TABLE dashboard_version (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, dashboard_id INTEGER NOT NULL,
-    parent_version INTEGER NOT NULL, version INTEGER NOT NULL, created DATETIME NOT NULL, message TEXT NOT NULL, data TEXT NOT NULL);
-CREATE TABLE alert_instance (rule_org_id INTEGER NOT NULL, rule_uid TEXT NOT NULL, labels TEXT NOT NULL, labels_hash TEXT NOT NULL,
-    current_state TEXT NOT NULL, last_eval_time INTEGER NOT NULL, PRIMARY KEY (rule_org_id, rule_uid, labels_hash));
+    parent_version INTEGER NOT NULL, version INTEGER NOT NULL, created DATETIME NOT NULL, message TEXT NOT NULL,
+    data TEXT NOT NULL);
+CREATE TABLE alert_instance (rule_org_id INTEGER NOT NULL, rule_uid TEXT NOT NULL, labels TEXT NOT NULL,
+    labels_hash TEXT NOT NULL, current_state TEXT NOT NULL, last_eval_time INTEGER NOT NULL,
+    PRIMARY KEY (rule_org_id, rule_uid, labels_hash));
 INSERT INTO org VALUES (1, 0, 'Trading', '2026-11-23', '2026-11-23');
 INSERT INTO user VALUES (1, 0, 'admin', 'admin@localhost', 'Admin', 'f00d', 'salt', 'rands', 1, 1, '2026-11-23', '2026-11-23');
 INSERT INTO data_source VALUES (1, 1, 1, 'simpod-json-datasource', 'Bridge', 'proxy', 'http://127.0.0.1:8080/json', 1, '{}',
@@ -84,8 +86,8 @@ class GrafanaWriter:
 @contextmanager
 def reader(file: Path) -> Iterator[None]:
     """Another process has it open, idle, as Grafana does most of the time."""
-    code = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.execute('SELECT * FROM user').fetchall(); print(1, flush=True); input()"
-    command = [sys.executable, "-c", code, str(file)]
+    code = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.execute('SELECT 1 FROM user').fetchall()"
+    command = [sys.executable, "-c", f"{code}; print(flush=True); input()", str(file)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         process.stdout.readline()
@@ -107,7 +109,8 @@ def _write(file: str) -> None:
             (f"d-{number}", f"Dashboard {number}", _PANELS, f"uid{number}", at, at),
         )
         database.execute(
-            "INSERT INTO dashboard_version (dashboard_id, parent_version, version, created, message, data) VALUES (?, 0, 1, ?, '', ?)",
+            "INSERT INTO dashboard_version (dashboard_id, parent_version, version, created, message, data)"
+            " VALUES (?, 0, 1, ?, '', ?)",
             (number, at, _PANELS),
         )
         database.execute("COMMIT")

@@ -36,6 +36,7 @@ class PrometheusServer:
     def __init__(self, folder: Path, target_port: int, scrape_s: float, *options: str) -> None:
         self.port = free_port()
         self._folder = folder
+        self.data = folder / "data"
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,7 @@ class PrometheusServer:
         command = [
             shutil.which("prometheus") or "prometheus",
             f"--config.file={self._folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={self._folder / 'data'}",
+            f"--storage.tsdb.path={self.data}",
             f"--web.listen-address=127.0.0.1:{self.port}",
             f"--query.lookback-delta={self._lookback}",
             "--log.level=error",
