@@ -12,7 +12,7 @@ from typing import Any
 
 from app.backup import disk
 from app.backup.lock import alone
-from app.backup.manifest import MANIFEST, Backup, KindName, Manifest, digest_of, named
+from app.backup.manifest import MANIFEST, OUTSIDE, Backup, KindName, Manifest, digest_of, named
 from app.errors import BackupError
 
 _LOCK = ".lock"
@@ -83,6 +83,7 @@ class Archive:
         """Make a backup of a part, in one step."""
         encoded = manifest.encoded()
         disk.write(part / MANIFEST, encoded)
+        (part / OUTSIDE).unlink(missing_ok=True)
         # Whoever may read the folder may read how old and how large its backups are, not what is in them.
         (part / MANIFEST).chmod(0o640)
         part.chmod(0o750)

@@ -16,13 +16,11 @@ from app.backup import disk
 from app.backup.archive import Archive
 from app.backup.clickhouse_server import ClickHouseServer, quoted, text
 from app.backup.kind import Draft, compare
-from app.backup.manifest import Backup, KindName, Manifest, stamp
+from app.backup.manifest import OUTSIDE, Backup, KindName, Manifest, stamp
 from app.backup.settings import ClickHouseBackup
 from app.errors import BackupError
 from app.sources.clickhouse_link import ClickHouseAddress
 
-#: In a part: where on the server's disk it is being written.
-_PATH = "path.txt"
 _DAY_MS = 86_400_000
 
 
@@ -43,7 +41,7 @@ class ClickHouseKind:
         path = f"bridge-{stamp(_now_ms())}-{'inc' if base else 'full'}"
         with closing(self._server()) as server:
             version = server.ask("SELECT version()")
-            disk.write(part / _PATH, path.encode())
+            disk.write(part / OUTSIDE, path.encode())
             under = f"base_backup = {_disk(settings.disk, base[1].place['path'])}" if base else ""
             server.work(f"BACKUP DATABASE {quoted(address.database)} TO {_disk(settings.disk, path)}", under)
         if settings.files is not None and not (settings.files / path).is_dir():
@@ -51,7 +49,6 @@ class ClickHouseKind:
                 f"clickhouse: it has written {path} to its disk {settings.disk}, but {settings.files / path} is not there:"
                 " backup.clickhouse.files is not that disk's folder; remove it there by hand"
             )
-        (part / _PATH).unlink()
         place = {"disk": settings.disk, "path": path, "database": address.database}
         return Draft(versions={"clickhouse": version}, base=base[0].name if base else None, place=place)
 
@@ -70,7 +67,7 @@ class ClickHouseKind:
     def _aside(self, server: ClickHouseServer, place: Mapping[str, str]) -> dict[str, Any]:
         database = f"{place['database']}_aside"
         try:
-            server.ask(f"DROP DATABASE IF EXISTS {quoted(database)} SYNC")
+            server.ask(f"DROP DATABASE IF EXISTS {quoted(database)} SYNC", long=True)
             # First empty tables, whose merges are stopped: a merge would fold rows together and drop those past their TTL.
             server.work(_restore(place, database), "structure_only = 1")
             server.stop_merges(database)
@@ -78,7 +75,7 @@ class ClickHouseKind:
             return {"tables": server.hashes(database)}
         finally:
             with suppress(BackupError):
-                server.ask(f"DROP DATABASE IF EXISTS {quoted(database)} SYNC")
+                server.ask(f"DROP DATABASE IF EXISTS {quoted(database)} SYNC", long=True)
 
     def restore(self, backup: Backup, manifest: Manifest, to: str | None, force: bool) -> Iterator[str]:
         """Restore aside and compare, then under the database's own name; the old database is renamed."""
@@ -102,7 +99,7 @@ class ClickHouseKind:
     def discard(self, part: Path) -> None:
         """Remove what the server has written (by itself it removes what failed, but not what was published by nobody)."""
         with suppress(FileNotFoundError):
-            path = _plain((part / _PATH).read_text(encoding="ascii"))
+            path = _plain((part / OUTSIDE).read_text(encoding="ascii"))
             if self._settings is not None and self._settings.files is not None:
                 disk.remove(self._settings.files / path)
 
@@ -165,7 +162,7 @@ def _set_aside(server: ClickHouseServer, database: str, old: str) -> Iterator[No
         try:
             yield
         except BaseException:
-            server.ask(f"DROP DATABASE IF EXISTS {quoted(database)} SYNC")
+            server.ask(f"DROP DATABASE IF EXISTS {quoted(database)} SYNC", long=True)
             server.ask(f"RENAME DATABASE {quoted(old)} TO {quoted(database)}")
             raise
     except BaseException:

@@ -14,6 +14,7 @@ import httpx
 from app.errors import BackupError
 
 _POLL_S = (0.05, 2.0)
+_CONNECT_S = 5.0
 _QUICK_S = 60.0
 # Null-safe: cityHash64(*) of a row with a NULL in it is NULL, and sum() passes over that, so that such rows would not count.
 # Stored columns that `*` leaves out are in it.
@@ -47,17 +48,18 @@ class ClickHouseServer:
         self._url = url
         self._timeout_s = timeout_s
         headers = {"X-ClickHouse-User": username, "X-ClickHouse-Key": password}
-        self._http = httpx.Client(headers=headers, timeout=httpx.Timeout(_QUICK_S, connect=5.0), verify=verify, trust_env=False)
+        self._http = httpx.Client(headers=headers, verify=verify, trust_env=False)
 
     def close(self) -> None:
         """Give the connection back."""
         self._http.close()
 
-    def ask(self, sql: str, timeout_s: float = _QUICK_S, **params: str) -> str:
-        """One statement's answer."""
+    def ask(self, sql: str, *, long: bool = False, **params: str) -> str:
+        """One statement's answer; one that works on rows or files may take as long as a BACKUP."""
         bound = {f"param_{name}": value for name, value in params.items()}
+        timeout = httpx.Timeout(self._timeout_s if long else _QUICK_S, connect=_CONNECT_S)
         try:
-            answer = self._http.post(self._url, content=sql.encode(), params=bound, timeout=timeout_s)
+            answer = self._http.post(self._url, content=sql.encode(), params=bound, timeout=timeout)
         except httpx.HTTPError as problem:
             raise BackupError(f"clickhouse: {self._url}: {str(problem) or type(problem).__name__}") from problem
         if answer.is_error:
@@ -118,7 +120,7 @@ class ClickHouseServer:
         found = {}
         for table in self.tables(database):
             sql = _HASH.format(table=f"{quoted(database)}.{quoted(table)}")
-            found[table] = self.ask(sql, self._timeout_s).split("\t")
+            found[table] = self.ask(sql, long=True).split("\t")
         return found
 
     def is_empty(self, database: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from app import __version__
 from app.backup import disk
@@ -49,8 +49,10 @@ def _taken(archive: Archive, kind: Kind, full: bool) -> tuple[Backup, Manifest]:
         )
         return archive.publish(part, manifest), manifest
     except BaseException:
-        kind.discard(part)
-        disk.remove(part)
+        # What cannot be removed now is found by the next run, which tries again.
+        with suppress(OSError):
+            kind.discard(part)
+            disk.remove(part)
         raise
 
 

@@ -25,6 +25,8 @@ KINDS: tuple[KindName, ...] = ("grafana", "clickhouse", "prometheus", "duckdb", 
 MANIFEST = "manifest.json"
 #: Where a backup's own files are in its folder.
 DATA = "data"
+#: In a part only: what was begun outside of it, for whoever has to clear up after it.
+OUTSIDE = "outside.txt"
 _DIGEST_CHARS = 16
 _NAME = re.compile(rf"({'|'.join(KINDS)})-(\d{{8}}T\d{{6}}\.\d{{3}})Z-([0-9a-f]{{{_DIGEST_CHARS}}})")
 _TOLD = 3

@@ -21,13 +21,11 @@ import httpx
 from app.backup import disk
 from app.backup.archive import Archive
 from app.backup.kind import Draft, InFolder
-from app.backup.manifest import DATA, Backup, KindName, Manifest
+from app.backup.manifest import DATA, OUTSIDE, Backup, KindName, Manifest
 from app.backup.placing import Step, put
 from app.backup.settings import PrometheusBackup
 from app.errors import BackupError
 
-#: In a part: the snapshot that Prometheus keeps until it is removed.
-_SNAPSHOT = "snapshot.txt"
 _PROBE_S = 2.0
 _MAGIC = {"index": b"\xba\xaa\xd7\x00", "chunks": b"\x85\xbd\x40\xdd"}
 
@@ -44,7 +42,7 @@ class PrometheusKind(InFolder):
         """Have a snapshot made, copy it, and remove it at Prometheus."""
         settings = self._configured()
         name, version = _snapshot(settings)
-        disk.write(part / _SNAPSHOT, name.encode())
+        disk.write(part / OUTSIDE, name.encode())
         made = settings.data / "snapshots" / name
         if not made.is_dir():
             raise BackupError(
@@ -58,10 +56,10 @@ class PrometheusKind(InFolder):
     def discard(self, part: Path) -> None:
         """Remove the snapshot, which keeps deleted blocks on the disk."""
         with suppress(FileNotFoundError):
-            name = (part / _SNAPSHOT).read_text(encoding="ascii")
+            name = (part / OUTSIDE).read_text(encoding="ascii")
             if self._settings is not None and Path(name).name == name:
                 disk.remove(self._settings.data / "snapshots" / name)
-            (part / _SNAPSHOT).unlink()
+            (part / OUTSIDE).unlink()
 
     def look(self, files: Path | None, place: Mapping[str, str], aside: Path | None) -> dict[str, Any]:
         """Each block opens (by promtool, where it is installed) and has the samples and series that it says."""

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from app.backup.clickhouse import ClickHouseKind
 from app.demo.schema import DATABASE
+from app.errors import BackupError
 from tests.backup.desk import Desk, flip
 from tests.backup.history import BATCH, rows, trades_from
 from tests.servers.clickhouse import ClickHouseServer
@@ -197,6 +199,28 @@ def test_what_the_server_refuses_is_one_line_and_leaves_nothing(
     done = desk.run("backup", "clickhouse")
     assert (done.code, done.out, done.err.count("\n"), said in done.err) == (1, "", 1, True), done.err
     assert (desk.state(), sorted(history.backups.iterdir())) == (before, there)
+
+
+def test_a_backup_that_does_not_restore_is_kept_nowhere(
+    desk: Desk, history: ClickHouseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong_rows(*_: object) -> None:
+        """A double: the engine itself restores what it has just saved."""
+        raise BackupError("clickhouse: it does not restore")
+
+    assert history.backups is not None
+    there = sorted(history.backups.iterdir())
+    monkeypatch.setattr(ClickHouseKind, "look", wrong_rows)
+    done = desk.run("backup", "clickhouse")
+    assert (done.code, done.err, desk.archive.backups()) == (1, "bridge: clickhouse: it does not restore\n", [])
+    assert sorted(history.backups.iterdir()) == there
+
+
+def test_the_embedded_engine_is_refused(desk: Desk) -> None:
+    desk.sources["clickhouse"] = {"kind": "clickhouse", "interface": "chdb", "path": str(desk.folder / "chdb")}
+    desk.settings["clickhouse"] = {}
+    done = desk.run("backup", "clickhouse")
+    assert (done.code, "the embedded engine's folder is its process' alone" in done.err) == (1, True)
 
 
 def test_a_disk_that_the_server_does_not_allow_is_named(desk: Desk, history: ClickHouseServer) -> None:
