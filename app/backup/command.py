@@ -19,8 +19,7 @@ def take(archive: Archive, kind: Kind, keep: int | None, full: bool) -> Iterator
     with archive.alone(), _noted(archive, kind.name, "backup"):
         begun_s = time.monotonic()
         backup, manifest = _taken(archive, kind, full)
-        size = f"{len(manifest.files)} files, {size_text(manifest.size_bytes)}"
-        yield f"{backup.name}: {size}, {time.monotonic() - begun_s:.1f}s{f', on top of {manifest.base}' if manifest.base else ''}"
+        yield f"{backup.name}: {_size(manifest)}, {time.monotonic() - begun_s:.1f}s{f', on top of {manifest.base}' if manifest.base else ''}"
         yield from (f"  left out: {path}" for path in manifest.left_out)
         if kind.reminder:
             yield f"  {kind.reminder}"
@@ -78,11 +77,10 @@ def verify(archive: Archive, kind: Kind, backup: Backup) -> Iterator[str]:
             compare(backup.name, manifest.contents, kind.look(files, manifest.place, aside))
         finally:
             archive.remove_aside()
-        bytes_seen = f"{len(manifest.files)} files, " if manifest.files else "the files are out of reach from here, "
         proven = (
             "restored aside, it holds what was saved" if manifest.contents else "restored aside (it was not when it was taken)"
         )
-        yield f"{backup.name}: good: {bytes_seen}{size_text(manifest.size_bytes)}; {proven}"
+        yield f"{backup.name}: good: {_size(manifest)}; {proven}"
 
 
 def restore(archive: Archive, kind: Kind, backup: Backup, to: str | None, force: bool) -> Iterator[str]:
@@ -115,6 +113,12 @@ def listed(archive: Archive) -> Iterator[str]:
         yield f"{backup.name}  {age_text(time.time() - backup.taken_ms / 1000):>6} old  {said}"
     if not backups:
         yield f"no backups in {archive.folder}"
+
+
+def _size(manifest: Manifest) -> str:
+    if not manifest.files:
+        return "the files are out of reach from here"
+    return f"{len(manifest.files)} file{'s' if len(manifest.files) > 1 else ''}, {size_text(manifest.size_bytes)}"
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,17 @@ def test_a_damaged_database_is_not_published_as_a_backup(desk: Desk, database: P
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
     assert done.err.startswith("bridge: grafana: ")
     assert (desk.archive.backups(), desk.state()) == ([], before)
+
+
+def test_damage_that_counting_rows_does_not_see_is_found_too(desk: Desk, database: Path) -> None:
+    grafana.make(database, wal=False)
+    with closing(sqlite3.connect(database)) as damaging:
+        damaging.executescript(
+            "UPDATE user SET name = NULL; PRAGMA writable_schema = ON;"
+            "UPDATE sqlite_master SET sql = replace(sql, 'name TEXT NULL', 'name TEXT NOT NULL') WHERE name = 'user'"
+        )
+    done = desk.run("backup", "grafana")
+    assert (done.code, done.err) == (1, "bridge: grafana: the database is damaged: NULL value in user.name\n")
 
 
 def test_verify_restores_aside_and_compares_what_the_tables_hold(desk: Desk, database: Path) -> None:
