@@ -95,11 +95,12 @@ class Archive:
         assert found is not None  # noqa: S101  the name was made here
         return found
 
-    def prune(self, kind: KindName, keep: int, remove_outside: Callable[[Manifest], None]) -> list[Backup]:
-        """Remove all but the newest `keep`, and never the base of one that is kept."""
-        backups = self.backups(kind)
-        bases = {backup.manifest().base for backup in backups[:keep]}
-        surplus = [backup for backup in backups[keep:] if backup.name not in bases]
+    def prune(self, made: Backup, keep: int, remove_outside: Callable[[Manifest], None]) -> list[Backup]:
+        """Remove all but the newest `keep` of a kind; never the one just made (clocks go wrong), nor the base of one that is kept."""
+        older = [backup for backup in self.backups(made.kind) if backup != made]
+        kept, others = [made, *older[: keep - 1]], older[keep - 1 :]
+        bases = {backup.manifest().base for backup in kept}
+        surplus = [backup for backup in others if backup.name not in bases]
         for backup in surplus:
             # What cannot be trusted is not followed to other folders either.
             remove_outside(backup.manifest())

@@ -97,7 +97,7 @@ class ClickHouseKind:
         yield f"restored: database {target}"
 
     def discard(self, part: Path) -> None:
-        """Remove what the server has written (by itself it removes what failed, but not what was published by nobody)."""
+        """Remove what the server has written (what failed it removes by itself, what nobody has published it does not)."""
         with suppress(FileNotFoundError):
             path = _plain((part / OUTSIDE).read_text(encoding="ascii"))
             if self._settings is not None and self._settings.files is not None:
@@ -154,10 +154,11 @@ def _set_aside(server: ClickHouseServer, database: str, old: str) -> Iterator[No
 
     Its materialized views are detached for good: they name the tables they feed on, and would feed on the new ones.
     """
-    views = server.views(database)
-    for view in views:
-        server.ask(f"DETACH TABLE {quoted(database)}.{quoted(view)} PERMANENTLY")
+    detached = []
     try:
+        for view in server.views(database):
+            server.ask(f"DETACH TABLE {quoted(database)}.{quoted(view)} PERMANENTLY")
+            detached.append(view)
         server.ask(f"RENAME DATABASE {quoted(database)} TO {quoted(old)}")
         try:
             yield
@@ -166,7 +167,7 @@ def _set_aside(server: ClickHouseServer, database: str, old: str) -> Iterator[No
             server.ask(f"RENAME DATABASE {quoted(old)} TO {quoted(database)}")
             raise
     except BaseException:
-        for view in views:
+        for view in detached:
             server.ask(f"ATTACH TABLE {quoted(database)}.{quoted(view)}")
         raise
 

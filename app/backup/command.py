@@ -19,11 +19,12 @@ def take(archive: Archive, kind: Kind, keep: int | None, full: bool) -> Iterator
     with archive.alone(), _noted(archive, kind.name, "backup"):
         begun_s = time.monotonic()
         backup, manifest = _taken(archive, kind, full)
-        yield f"{backup.name}: {_size(manifest)}, {time.monotonic() - begun_s:.1f}s{f', on top of {manifest.base}' if manifest.base else ''}"
+        under = f", on top of {manifest.base}" if manifest.base else ""
+        yield f"{backup.name}: {_size(manifest)}, {time.monotonic() - begun_s:.1f}s{under}"
         yield from (f"  left out: {path}" for path in manifest.left_out)
         if kind.reminder:
             yield f"  {kind.reminder}"
-        yield from _pruned(archive, kind, keep)
+        yield from _pruned(archive, kind, keep, backup)
 
 
 def _taken(archive: Archive, kind: Kind, full: bool) -> tuple[Backup, Manifest]:
@@ -55,13 +56,13 @@ def _taken(archive: Archive, kind: Kind, full: bool) -> tuple[Backup, Manifest]:
         raise
 
 
-def _pruned(archive: Archive, kind: Kind, keep: int | None) -> Iterator[str]:
+def _pruned(archive: Archive, kind: Kind, keep: int | None, made: Backup) -> Iterator[str]:
     if keep is None:
         return
     if kind.unprunable:
         yield f"  nothing pruned: {kind.unprunable}"
         return
-    yield from (f"  removed: {old.name}" for old in archive.prune(kind.name, keep, kind.remove))
+    yield from (f"  removed: {old.name}" for old in archive.prune(made, keep, kind.remove))
 
 
 def verify(archive: Archive, kind: Kind, backup: Backup) -> Iterator[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from app.backup.manifest import KINDS
+from app.backup.manifest import KINDS, MANIFEST, digest_of
 from tests.backup.desk import Desk
 from tests.servers import grafana_database as grafana
 
@@ -139,6 +139,15 @@ def test_keep_removes_old_ones_only_when_the_new_one_is_there(desk: Desk, saved_
     assert desk.archive.backups("grafana") == [fourth]
     refused = desk.run("backup", "grafana", "--keep", "0")
     assert (refused.code, refused.err) == (1, "bridge: --keep: 0 is not allowed; allowed: 1 and more\n")
+
+
+def test_the_new_one_stays_though_one_of_a_clock_that_was_wrong_looks_newer(desk: Desk) -> None:
+    wrong = desk.saved("config")
+    later = wrong.manifest().model_copy(update={"taken_at": "20991231T000000.000Z"}).encoded()
+    (wrong.path / MANIFEST).write_bytes(later)
+    wrong.path.rename(desk.archive.folder / f"config-20991231T000000.000Z-{digest_of(later)}")
+    done = desk.run("backup", "config", "--keep", "1")
+    assert (done.code, [one.name for one in desk.archive.backups()]) == (0, [done.out.split(":")[0]])
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(desk: Desk, saved_database: Path) -> None:
