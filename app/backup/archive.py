@@ -96,7 +96,7 @@ class Archive:
         return found
 
     def prune(self, made: Backup, keep: int, remove_outside: Callable[[Manifest], None]) -> list[Backup]:
-        """Remove all but the newest `keep` of a kind; never the one just made (clocks go wrong), nor the base of one that is kept."""
+        """Remove all but the newest `keep` of a kind; never the one just made (clocks go wrong) nor the base of a kept one."""
         older = [backup for backup in self.backups(made.kind) if backup != made]
         kept, others = [made, *older[: keep - 1]], older[keep - 1 :]
         bases = {backup.manifest().base for backup in kept}
