@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from app import __version__, commands
+from app import __version__, commands, saving
+from app.backup import KINDS
 from app.errors import BridgeError, ConfigError
 
 _URL = "http://127.0.0.1:8080"
@@ -61,6 +62,27 @@ def parser() -> argparse.ArgumentParser:
     sync.add_argument("--to", default="now", metavar="TIME")
     _config_option(sync)
     sync.set_defaults(run=lambda args: commands.sync(args.config, args.source, args.from_, args.to))
+
+    save = commands_of.add_parser("backup", help="save, verify or list backups of what cannot be made anew")
+    save.add_argument(
+        "what", choices=(*KINDS, "all", "verify", "list"), metavar="WHAT", help=f"{', '.join(KINDS)}, all, verify, list"
+    )
+    save.add_argument(
+        "backup", nargs="?", metavar="BACKUP", help="of verify: a backup's name or a kind (default: the newest of each)"
+    )
+    save.add_argument("--keep", type=int, metavar="N", help="remove all but the newest N of the kind when the new one is there")
+    save.add_argument("--full", action="store_true", help="clickhouse: everything, though a younger full backup is there")
+    save.add_argument("--to", type=Path, metavar="FOLDER", help="the folder of backups (default: backup.folder)")
+    _config_option(save)
+    save.set_defaults(run=saving.save)
+
+    back = commands_of.add_parser("restore", help="put a backup in place; the old files are kept beside it")
+    back.add_argument("kind", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
+    back.add_argument("backup", metavar="BACKUP", help="a backup's name or folder, or `latest`")
+    back.add_argument("--to", metavar="PLACE", help="another file, folder or database than the configured one")
+    back.add_argument("--force", action="store_true", help="replace what is there")
+    _config_option(back)
+    back.set_defaults(run=saving.restore)
 
     balancer = commands_of.add_parser("haproxy", help="drive the HAProxy in front of the replicas")
     actions = balancer.add_subparsers(dest="action", required=True, metavar="ACTION")

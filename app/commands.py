@@ -18,7 +18,7 @@ import httpx
 import uvicorn
 from rich.console import Console
 
-from app import terminal
+from app import backup, terminal
 from app.auth import new_key
 from app.catalog import load_folder
 from app.config import Settings, asking_key, read_settings, settings_from
@@ -193,6 +193,7 @@ def check(config: Path | None, catalog: Path | None, connect: bool) -> int:
         if settings.sync.url
         else "backend sync: off (no sync.url): nobody is told of an outage",
         f"shared answers: {_tier(settings)}",
+        *backup.line(settings.backups),
         f"state folder: {settings.state or 'none: nothing is kept over a restart'}",
     )
     if not connect:

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.auth import AuthSettings
+from app.backup import BackupSettings, Standings, configured
 from app.errors import ConfigError, Problem
 from app.policies import Policy
 from app.sources import AnySource
@@ -84,6 +85,7 @@ class Settings(BaseSettings):
     agent: AgentSettings = AgentSettings()
     tier: TierSettings = TierSettings()
     sync: SyncSettings = SyncSettings()
+    backup: BackupSettings = BackupSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_style: Literal["text", "json"] = "text"
     sources: dict[Name, SourceSettings] = Field(default_factory=dict)
@@ -123,6 +125,12 @@ class Settings(BaseSettings):
                 "(`bridge key NAME` makes it), or say `auth: {open: true}` where something else looks after that"
             )
         return self
+
+    @property
+    def backups(self) -> Standings | None:
+        """Where it is looked how old the backups are; None where none are taken."""
+        sources = {name: source.connect for name, source in self.sources.items()}
+        return Standings(self.backup.folder, configured(self.backup, sources)) if self.backup.folder else None
 
     @property
     def kinds(self) -> dict[str, str]:

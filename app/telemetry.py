@@ -73,6 +73,22 @@ class Telemetry:
             "bridge_clock_skew_seconds", "How far a store's clock is ahead of the bridge's", ("source",), registry=registry
         )
         self.snapshot_age = Gauge("bridge_snapshot_age_seconds", "Age of the snapshot in use", ("source",), registry=registry)
+        self.backup_age = Gauge(
+            "bridge_backup_age_seconds", "Age of the newest backup; infinite when there is none", ("kind",), registry=registry
+        )
+        self.backup_size = Gauge("bridge_backup_size_bytes", "Size of the newest backup's files", ("kind",), registry=registry)
+        self.backup_last_ok = Gauge(
+            "bridge_backup_last_ok",
+            "1 if the last backup succeeded, 0 if it failed, NaN before the first",
+            ("kind",),
+            registry=registry,
+        )
+        self.backup_verified_age = Gauge(
+            "bridge_backup_verified_age_seconds",
+            "Time since a backup was restored aside and found good; infinite when that failed or never was",
+            ("kind",),
+            registry=registry,
+        )
         self._oldest: dict[str, _Oldest] = {}
         #: what is counted apart, where a counter's lock would cost too much, and is added before anybody looks
         self.settlers: list[Callable[[], None]] = []

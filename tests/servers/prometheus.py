@@ -33,9 +33,11 @@ def prometheus_with(folder: Path, openmetrics: str) -> Iterator[int]:
 class PrometheusServer:
     """A Prometheus that scrapes one target; its port and its data stay over restarts."""
 
-    def __init__(self, folder: Path, target_port: int, scrape_s: float) -> None:
+    def __init__(self, folder: Path, target_port: int, scrape_s: float, *options: str) -> None:
         self.port = free_port()
         self._folder = folder
+        self.data = folder / "data"
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         every = f"{round(scrape_s * 1000)}ms"
@@ -51,10 +53,11 @@ class PrometheusServer:
         command = [
             shutil.which("prometheus") or "prometheus",
             f"--config.file={self._folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={self._folder / 'data'}",
+            f"--storage.tsdb.path={self.data}",
             f"--web.listen-address=127.0.0.1:{self.port}",
             f"--query.lookback-delta={self._lookback}",
             "--log.level=error",
+            *self._options,
         ]
         with (self._folder / "prometheus.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
