@@ -266,6 +266,23 @@ FIRES = [
         "Redis rts is down",
     ),
     Fires(
+        "RedisMemoryHigh",
+        {
+            'redis_memory_used_bytes{job="redis",instance="rts"}': "95x40",
+            'redis_memory_max_bytes{job="redis",instance="rts"}': "100x40",
+        },
+        {
+            'redis_memory_used_bytes{job="redis",instance="tier"}': "100x40",
+            'redis_memory_max_bytes{job="redis",instance="tier"}': "100x40",
+            'redis_memory_used_bytes{job="redis",instance="ris"}': "95x40",
+            'redis_memory_max_bytes{job="redis",instance="ris"}': "0x40",
+        },
+        "1m45s",
+        "2m15s",
+        {"job": "redis", "instance": "rts"},
+        "Redis rts has used 95% of its memory",
+    ),
+    Fires(
         "ThanosUploadsFail",
         {'thanos_shipper_upload_failures_total{instance="s1"}': "0+1x400"},
         {'thanos_shipper_upload_failures_total{instance="s1"}': "2x400"},

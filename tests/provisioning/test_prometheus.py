@@ -24,7 +24,7 @@ RECORDING = PROMETHEUS / "rules" / "recording.yml"
 #: Metrics that other programs show, by the program: taken from its documentation, not from this repository.
 ELSEWHERE = {
     "prometheus": {"up", "prometheus_rule_evaluation_failures_total"},
-    "redis_exporter": {"redis_up"},
+    "redis_exporter": {"redis_up", "redis_memory_used_bytes", "redis_memory_max_bytes"},
     "thanos": {"thanos_shipper_upload_failures_total"},
     "node_exporter": {
         "node_cpu_seconds_total",
