@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import ssl
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -34,6 +36,17 @@ class ProvisionedPrometheus(PrometheusServer):
         self._options = ["--enable-feature=expand-external-labels"]
         self._environment = {"TDS_CLUSTER": "test", "TDS_REPLICA": replica}
         self._targets = folder / "targets"
+
+    def options(self, line: str, environment: Mapping[str, str]) -> None:
+        """These options in place of the usual ones, but for where its files and its port are."""
+        own = ("--config.file=", "--storage.tsdb.path=", "--web.listen-address=")
+        self._options = [option for option in line.split() if not option.startswith(own)]
+        self._environment = dict(environment)
+
+    def get(self, path: str) -> Any:
+        """What its API says."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/{path}", timeout=5) as answer:
+            return json.load(answer)["data"]
 
     def scrapes(self, targets: Mapping[str, list[int]]) -> None:
         """The ports of each job; jobs that are not named have nobody."""

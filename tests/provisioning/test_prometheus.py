@@ -16,6 +16,7 @@ from app.demo.gauges import families
 from app.demo.world import HOUR_MS, World
 from app.telemetry import Telemetry
 from tests.provisioning.rules import FIRES, RECORDS, Fires, Records, Series
+from tests.provisioning.stack import ProvisionedPrometheus
 
 PROMETHEUS = Path(__file__).parents[2] / "provisioning" / "prometheus"
 RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))
@@ -182,3 +183,26 @@ def _recording(case: Records) -> dict[str, Any]:
 
 def _group(series: Series) -> dict[str, Any]:
     return {"interval": "15s", "input_series": [{"series": name, "values": values} for name, values in series.items()]}
+
+
+def test_a_real_prometheus_takes_the_options_of_the_committed_defaults_file(tmp_path: Path) -> None:
+    written = dict(
+        line.split("=", 1) for line in (PROMETHEUS / "prometheus.default").read_text("utf-8").splitlines() if line[0] != "#"
+    )
+    node = ProvisionedPrometheus(tmp_path, "unused")
+    node.options(written["ARGS"].strip('"'), {name: written[name] for name in ("TDS_CLUSTER", "TDS_REPLICA")})
+    node.start()
+    try:
+        flags, config = node.get("status/flags"), node.get("status/config")["yaml"]
+    finally:
+        node.kill()
+    expected = {
+        "storage.tsdb.min-block-duration": "2h",
+        "storage.tsdb.max-block-duration": "2h",
+        "storage.tsdb.retention.time": "15d",
+        "web.enable-admin-api": "true",
+        "query.timeout": "5s",
+    }
+    assert {name: flags[name] for name in expected} == expected
+    assert "cluster: desk\n" in config
+    assert "replica: prometheus-1\n" in config
