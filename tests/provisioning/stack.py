@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import ssl
+import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import yaml
 
 from app.demo.feed import fill_prometheus
+from tests.servers.askers import Load, client, load
 from tests.servers.balancer import ROOT, Balancer, bridges, make_certificates
 from tests.servers.fleet import Fleet, settings
 from tests.servers.prometheus import PrometheusServer
@@ -23,6 +26,7 @@ from tests.servers.world import Stores
 PROVISIONED = ROOT / "provisioning" / "prometheus"
 #: What Prometheus shows the bridges as; they have no keys yet in these tests, and take no notice of one.
 KEY = "a-key-of-the-tests"
+BEARER = {"Authorization": f"Bearer {KEY}"}
 
 
 class ProvisionedPrometheus(PrometheusServer):
@@ -96,3 +100,30 @@ def _node(folder: Path, stores: Stores) -> ProvisionedPrometheus:
 def other_balancer(folder: Path, stack: Stack, *replicas: tuple[int, int], **more: Any) -> Balancer:
     """Another HAProxy in front of the same bridges, or of others, with other variables."""
     return Balancer(folder, stack.certificates, **bridges(*(replicas or stack.fleet.ports)), **more)
+
+
+def say(text: str) -> None:
+    """For whoever runs `pytest -s`: what was counted."""
+    sys.stdout.write(f"\n  {text}\n")
+
+
+def told(asked: Load) -> str:
+    """What the askers got, in numbers."""
+    return f"{asked.asked} asked, {len(asked.failed)} kinds of failure, slowest {asked.worst_s:.2f} s"
+
+
+@asynccontextmanager
+async def asking(stack: Stack, **rows: str) -> AsyncIterator[Load]:
+    """Askers at the balancer while the block runs; `rows` is what half of them ask."""
+    async with load(stack.balancer.url, rows or None, BEARER, stack.trust) as asked:
+        yield asked
+
+
+def session(stack: Stack, url: str) -> AbstractAsyncContextManager[aiohttp.ClientSession]:
+    """A client with a key that trusts the made authority."""
+    return client(url, stack.trust, BEARER)
+
+
+def up(stack: Stack, server: str) -> Callable[[], bool]:
+    """Whether HAProxy thinks that a bridge is up."""
+    return lambda: stack.balancer.stats()[server]["status"].startswith("UP")
