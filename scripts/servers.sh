@@ -14,6 +14,7 @@ need node nodejs
 need npm npm
 need haproxy haproxy
 need systemd-analyze systemd
+need openssl openssl
 for further in "$@"; do
   need "$further" "$further"
 done

@@ -46,7 +46,8 @@ class PrometheusServer:
             f'scrape_configs: [{{job_name: t, static_configs: [{{targets: ["127.0.0.1:{target_port}"]}}]}}]',
         )
         (folder / "prometheus.yml").write_text("\n".join(lines), encoding="utf-8")
-        self._lookback = f"{round(scrape_s * 3000)}ms"
+        self._options = [f"--query.lookback-delta={round(scrape_s * 3000)}ms"]
+        self._environment: dict[str, str] = {}
 
     def start(self) -> Self:
         """Start and wait until it is ready. Raises RuntimeError where it does not come up."""
@@ -55,12 +56,11 @@ class PrometheusServer:
             f"--config.file={self._folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={self.data}",
             f"--web.listen-address=127.0.0.1:{self.port}",
-            f"--query.lookback-delta={self._lookback}",
             "--log.level=error",
             *self._options,
         ]
         with (self._folder / "prometheus.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | self._environment)
         ends = time.monotonic() + _START_S
         while time.monotonic() < ends:
             if self._ready():
