@@ -16,14 +16,15 @@ from pathlib import Path
 from tests.bench.columns import columns
 from tests.bench.fan_out import measured
 from tests.bench.hits import hits
+from tests.bench.lag import lag
 from tests.bench.living import living
 from tests.bench.misses import misses
 from tests.bench.points import PointStores, point_stores
 from tests.bench.report import Line, report
 from tests.servers.world import Stores, running_stores
 
-#: In this process, without a store.
-_ALONE: Mapping[str, Callable[[int], list[Line]]] = {"columns": columns}
+#: Each on what it makes itself.
+_ALONE: Mapping[str, Callable[[int], list[Line]]] = {"columns": columns, "lag": lag}
 #: On the simulated world.
 _IN_WORLD: Mapping[str, Callable[[Stores, Path, int], list[Line]]] = {
     "hits": hits,
