@@ -21,10 +21,11 @@ from tests.bench.living import living
 from tests.bench.misses import misses
 from tests.bench.points import PointStores, point_stores
 from tests.bench.report import Line, report
+from tests.bench.thinning import thinning
 from tests.servers.world import Stores, running_stores
 
 #: Each on what it makes itself.
-_ALONE: Mapping[str, Callable[[int], list[Line]]] = {"columns": columns, "lag": lag}
+_ALONE: Mapping[str, Callable[[int], list[Line]]] = {"columns": columns, "thinning": thinning, "lag": lag}
 #: On the simulated world.
 _IN_WORLD: Mapping[str, Callable[[Stores, Path, int], list[Line]]] = {
     "hits": hits,
