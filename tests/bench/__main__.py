@@ -20,6 +20,7 @@ from tests.bench.lag import lag
 from tests.bench.living import living
 from tests.bench.misses import misses
 from tests.bench.points import PointStores, point_stores
+from tests.bench.replicas import replicas
 from tests.bench.report import Line, report
 from tests.bench.thinning import thinning
 from tests.servers.world import Stores, running_stores
@@ -30,6 +31,7 @@ _ALONE: Mapping[str, Callable[[int], list[Line]]] = {"columns": columns, "thinni
 _IN_WORLD: Mapping[str, Callable[[Stores, Path, int], list[Line]]] = {
     "hits": hits,
     "fan-out": lambda stores, folder, rounds: asyncio.run(measured(stores, folder, rounds)),
+    "replicas": replicas,
     "living": lambda stores, folder, rounds: asyncio.run(living(stores, folder, rounds)),
 }
 #: On stores filled with many points.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.demo.stores import free_port
-from tests.bench.hits import get, pinned
+from tests.bench.hits import pinned
 from tests.bench.points import CATALOGUE, MINUTE_MS, POINTS, WINDOWS, PointStores
 
 #: the source behind each metric
@@ -83,25 +83,6 @@ def _panel(metric: str, from_ms: int, to_ms: int, by: list[str], step: str) -> d
     since, until = (datetime.fromtimestamp(at / 1000, UTC).isoformat() for at in (from_ms, to_ms))
     target = {"refId": "A", "target": metric, "payload": {"by": by, "step": step}}
     return {"range": {"from": since, "to": until}, "intervalMs": MINUTE_MS, "maxDataPoints": POINTS, "targets": [target]}
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What the bridge has counted of one source: askings of its own, of the newest part only, and none at all."""
-
-    asked: float
-    spared: float
-    hits: float
-
-
-def counts(port: int, source: str) -> Counts:
-    """From its metrics page."""
-    page = get(port, "/metrics").decode()
-
-    def total(name: str) -> float:
-        return sum(map(float, re.findall(rf'^{name}_total\{{[^}}]*source="{source}"[^}}]*\}} (\S+)', page, re.MULTILINE)))
-
-    return Counts(*map(total, ("bridge_cache_misses", "bridge_spared_askings", "bridge_cache_hits")))
 
 
 @contextmanager

@@ -17,8 +17,9 @@ from typing import Any
 
 import orjson
 
-from tests.bench.asking import SOURCES, Asker, Counts, Reply, bridge_over, counts, on_core
+from tests.bench.asking import SOURCES, Asker, Reply, bridge_over, on_core
 from tests.bench.clients import Clients, Values, clients
+from tests.bench.metrics import Counts
 from tests.bench.points import HASHES, POINTS, SERIES, PointStores
 from tests.bench.report import Line
 
@@ -50,13 +51,14 @@ async def _measured(stores: PointStores, folder: Path, rounds: int) -> list[Line
             pairs = _pairs(asker, alone)
             for metric, pair in pairs.items():
                 await _verify(metric, pair, alone)
-            before = {metric: counts(port, SOURCES[metric]) for metric in pairs}
+            before = {metric: Counts.of([port], source=SOURCES[metric]) for metric in pairs}
             seen = {metric: _Seen([], [], []) for metric in pairs}
             for number in range(rounds):
                 for metric, pair in pairs.items():
                     await _round(pair, seen[metric], ours_first=bool(number % 2))
             for metric in pairs:
-                _really_asked(metric, before[metric], counts(port, SOURCES[metric]), rounds * _ASKINGS)
+                counted = Counts.of([port], source=SOURCES[metric]).since(before[metric])
+                _really_asked(metric, counted, rounds * _ASKINGS)
     return [line for metric, found in seen.items() for line in _lines(alone.described[metric], found)]
 
 
@@ -108,10 +110,10 @@ async def _round(pair: _Pair, seen: _Seen, ours_first: bool) -> None:
         kept.append(statistics.median(found))
 
 
-def _really_asked(metric: str, before: Counts, after: Counts, askings: int) -> None:
+def _really_asked(metric: str, counted: Counts, askings: int) -> None:
     """Raise AssertionError unless each question went to the store, whole."""
-    found = Counts(after.asked - before.asked, after.spared - before.spared, after.hits - before.hits)
-    assert found == Counts(askings, 0, 0), f"{metric}: {found} of {askings} askings"
+    found = (counted.asked, counted.spared, counted.hits, counted.replica)
+    assert found == (askings, 0, 0, 0), f"{metric}: {counted} of {askings} askings"
 
 
 def _lines(described: str, seen: _Seen) -> list[Line]:
