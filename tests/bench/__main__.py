@@ -10,30 +10,59 @@ import argparse
 import asyncio
 import sys
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.bench.columns import columns
 from tests.bench.fan_out import measured
 from tests.bench.hits import hits
+from tests.bench.lag import lag
 from tests.bench.living import living
-from tests.bench.report import report
-from tests.servers.world import running_stores
+from tests.bench.misses import misses
+from tests.bench.points import PointStores, point_stores
+from tests.bench.replicas import replicas
+from tests.bench.report import Line, report
+from tests.bench.thinning import thinning
+from tests.servers.world import Stores, running_stores
+
+#: Each on what it makes itself.
+_ALONE: Mapping[str, Callable[[int], list[Line]]] = {"columns": columns, "thinning": thinning, "lag": lag}
+#: On the simulated world.
+_IN_WORLD: Mapping[str, Callable[[Stores, Path, int], list[Line]]] = {
+    "hits": hits,
+    "fan-out": lambda stores, folder, rounds: asyncio.run(measured(stores, folder, rounds)),
+    "replicas": replicas,
+    "living": lambda stores, folder, rounds: asyncio.run(living(stores, folder, rounds)),
+}
+#: On stores filled with many points.
+_ON_POINTS: Mapping[str, Callable[[PointStores, Path, int], list[Line]]] = {"misses": misses}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parts = [*_ALONE, *_IN_WORLD, *_ON_POINTS]
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--strict", action="store_true")
+    parser.add_argument("--only", action="append", choices=parts, metavar="PART", help=f"a part alone: {', '.join(parts)}")
     arguments = parser.parse_args()
-    lines = columns(arguments.rounds)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with running_stores(folder, hours=17, instances=5) as stores:
-            lines += hits(stores, folder, arguments.rounds)
-            lines += asyncio.run(measured(stores, folder, arguments.rounds))
-            lines += asyncio.run(living(stores, folder, arguments.rounds))
+    lines = _measured(arguments.only or parts, arguments.rounds)
     report(lines)
     return 1 if arguments.strict and not all(line.ok for line in lines) else 0
+
+
+def _measured(wanted: Sequence[str], rounds: int) -> list[Line]:
+    lines = [line for name, part in _ALONE.items() if name in wanted for line in part(rounds)]
+    in_world = [part for name, part in _IN_WORLD.items() if name in wanted]
+    on_points = [part for name, part in _ON_POINTS.items() if name in wanted]
+    if in_world:
+        with tempfile.TemporaryDirectory() as name, running_stores(Path(name), hours=17, instances=5) as stores:
+            for part in in_world:
+                lines += part(stores, Path(name), rounds)
+    if on_points:
+        with tempfile.TemporaryDirectory() as name, point_stores(Path(name)) as filled:
+            for measure in on_points:
+                lines += measure(filled, Path(name), rounds)
+    return lines
 
 
 if __name__ == "__main__":

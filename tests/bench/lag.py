@@ -1,0 +1,76 @@
+"""How late the bridge's event loop runs while it builds answers of 100,000 points: what everybody else waits longer for.
+
+Measured inside the bridge (`probed`), which has core 0 for itself: stores and asker are on core 1, or their work would count.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from tests.bench.asking import Asker, bridge_over, on_core
+from tests.bench.hits import get
+from tests.bench.points import point_stores
+from tests.bench.report import Line
+
+_ASKINGS = 10
+_TARGET_MS = 10.0
+_METRICS = {"of_clickhouse": "ClickHouse", "of_duckdb": "DuckDB", "of_prometheus": "Prometheus"}
+
+
+def lag(rounds: int) -> list[Line]:
+    """The lines of the report."""
+    late: dict[tuple[str, str], list[float]] = {}
+    idle: list[float] = []
+    with (
+        tempfile.TemporaryDirectory() as name,
+        on_core(1),
+        point_stores(Path(name)) as stores,
+        bridge_over(stores, Path(name), "tests.bench.probed") as port,
+    ):
+        asker = Asker(port, stores.until_ms)
+        contracts = {"as a panel": asker.panel, "as rows": asker.rows}
+        asked = [(form, metric) for form in contracts for metric in _METRICS]
+        for form, metric in asked:  # connections, first imports
+            contracts[form](metric, *asker.window())
+        for _ in range(rounds):
+            for form, metric in asked:
+                get(port, "/bench/lag")
+                for _ in range(_ASKINGS):
+                    contracts[form](metric, *asker.window())
+                late.setdefault((form, metric), []).extend(_taken(port))
+            idle += _idle(port)
+    return [_line(form, {metric: late[form, metric] for metric in _METRICS}, idle) for form in contracts]
+
+
+def _taken(port: int) -> list[float]:
+    seen: list[float] = json.loads(get(port, "/bench/lag"))
+    return seen
+
+
+def _idle(port: int) -> list[float]:
+    get(port, "/bench/lag")
+    time.sleep(0.5)
+    return _taken(port)
+
+
+def _line(form: str, late: Mapping[str, list[float]], idle: list[float]) -> Line:
+    worst = {metric: _p999(seen) for metric, seen in late.items()}
+    ours = ", ".join(f"{_METRICS[metric]} {ms:.1f}" for metric, ms in worst.items())
+    return Line(
+        f"the event loop's lateness while 100,000 points are answered {form}, p99.9",
+        f"{ours} ms",
+        f"{_p999(idle):.1f} ms (idle)",
+        f"{max(worst.values()):.1f} ms",
+        f"<= {_TARGET_MS:g} ms",
+        max(worst.values()) <= _TARGET_MS,
+    )
+
+
+def _p999(seen: list[float]) -> float:
+    return float(np.percentile(seen, 99.9))
