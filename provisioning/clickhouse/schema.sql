@@ -73,7 +73,8 @@ CREATE TABLE IF NOT EXISTS trade_system.execution_1m (
 ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(minute)
 ORDER BY (broker_id, symbol, minute)
-TTL minute + INTERVAL 2 YEAR;
+TTL minute + INTERVAL 2 YEAR
+SETTINGS non_replicated_deduplication_window = 1000;
 
 -- Only the first version of a trade is counted, or each would be counted again when it closes.
 CREATE MATERIALIZED VIEW IF NOT EXISTS trade_system.execution_1m_of_trades TO trade_system.execution_1m AS
