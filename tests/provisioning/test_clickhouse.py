@@ -236,9 +236,9 @@ def test_the_backup_user_saves_and_proves_but_cannot_write_into_the_history(data
     with server_for("backup", data, tmp_path) as server:
         server.execute(f"BACKUP DATABASE {DATABASE} TO Disk('backups', 'full/')")
         server.execute(f"BACKUP DATABASE {DATABASE} TO Disk('backups', 'more/') SETTINGS base_backup = Disk('backups', 'full/')")
-        server.execute(f"RESTORE DATABASE {DATABASE} AS trade_verify FROM Disk('backups', 'more/')")
-        assert server.execute(count.format("trade_verify")) == server.execute(count.format(DATABASE))
-        server.execute("DROP DATABASE trade_verify SYNC")
+        server.execute(f"RESTORE DATABASE {DATABASE} AS trade_system_aside FROM Disk('backups', 'more/')")
+        assert server.execute(count.format("trade_system_aside")) == server.execute(count.format(DATABASE))
+        server.execute("DROP DATABASE trade_system_aside SYNC")
         assert refusal(server, f"BACKUP DATABASE {DATABASE} TO File('/tmp/elsewhere/')") in {"36", "497"}
         for change in (f"DROP TABLE {DATABASE}.trades", f"INSERT INTO {DATABASE}.trades (account_id) VALUES ('x')"):
             assert refusal(server, change) == "497"
@@ -246,15 +246,17 @@ def test_the_backup_user_saves_and_proves_but_cannot_write_into_the_history(data
         assert server.execute("SELECT countIf(status = 'BACKUP_CREATED') FROM system.backups") == "2"
 
 
-def test_the_schema_user_restores_a_database_that_is_gone(data: Path, tmp_path: Path) -> None:
+def test_the_schema_user_restores_and_sets_the_old_database_aside(data: Path, tmp_path: Path) -> None:
     count = f"SELECT count(), sum(cityHash64(trade_id, version)) FROM {DATABASE}.trades"
     with server_for("backup", data, tmp_path) as server:
         server.execute(f"BACKUP DATABASE {DATABASE} TO Disk('backups', 'full/')")
         before = server.execute(count)
     with clickhouse_as("schema", tmp_path / "data", tmp_path / "configuration") as server:
-        server.execute(f"DROP DATABASE {DATABASE} SYNC")
+        server.execute(f"DETACH TABLE {DATABASE}.execution_1m_of_trades PERMANENTLY")
+        server.execute(f"RENAME DATABASE {DATABASE} TO {DATABASE}_before_today")
         server.execute(f"RESTORE DATABASE {DATABASE} FROM Disk('backups', 'full/')")
         assert server.execute(count) == before
+        server.execute(f"DROP DATABASE {DATABASE}_before_today SYNC")
         assert refusal(server, "CREATE DATABASE elsewhere") == "497"
 
 
@@ -274,7 +276,7 @@ def test_a_missing_hash_stops_the_server_instead_of_leaving_a_user_without_passw
     assert "Password hash" in started.stderr
 
 
-def test_no_user_but_the_bridges_loses_sight_of_others_queries(administrator: ClickHouseServer) -> None:
+def test_the_bridges_user_sees_no_other_users_queries(administrator: ClickHouseServer) -> None:
     policies = administrator.execute("SELECT short_name, select_filter FROM system.row_policies WHERE short_name = 'bridge'")
     assert policies == "bridge\tuser = currentUser()"
     assert set(administrator.execute("SHOW GRANTS FOR bridge").splitlines()) == {

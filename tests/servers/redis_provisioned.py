@@ -16,7 +16,7 @@ PROVISIONING = Path(__file__).parents[2] / "provisioning"
 
 def make_secrets(folder: Path) -> dict[str, str]:
     """Passwords by the committed command: the variables, and the files in `folder`."""
-    command = [sys.executable, PROVISIONING / "make_secrets.py", "--env", folder / "env", "--folder", folder]
+    command: list[str | Path] = [sys.executable, PROVISIONING / "make_secrets.py", "--env", folder / "env", "--folder", folder]
     subprocess.run(command, check=True, capture_output=True)
     return dict(line.split("=", 1) for line in (folder / "env").read_text().splitlines())
 
