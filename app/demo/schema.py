@@ -15,7 +15,7 @@ def clickhouse_statements() -> tuple[str, ...]:
     return tuple(found for text in "\n".join(lines).split(";\n") if (found := text.strip().rstrip(";")))
 
 
-DUCKDB = """CREATE TABLE account_snapshots (
+DUCKDB = """CREATE TABLE IF NOT EXISTS account_snapshots (
     ts TIMESTAMP_MS, account_id VARCHAR, broker_id VARCHAR, balance DECIMAL(18, 4), credit DECIMAL(18, 4), equity DECIMAL(18, 4),
     margin DECIMAL(18, 4), free_margin DECIMAL(18, 4), floating_pnl DECIMAL(18, 4), peak_equity DECIMAL(18, 4),
     open_positions USMALLINT, pending_orders USMALLINT)"""
