@@ -13,6 +13,7 @@ need promtool prometheus
 need node nodejs
 need npm npm
 need haproxy haproxy
+need docker-compose docker-compose
 for further in "$@"; do
   need "$further" "$further"
 done

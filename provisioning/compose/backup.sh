@@ -3,7 +3,7 @@
 set -u
 while :; do
   if python -m app backup all --keep "$KEEP"; then
-    date -u +%FT%TZ > /backups/last-success
+    date -u +%FT%TZ > "$FOLDER/last-success"
     sleep 86400
   else
     echo "backup: failed; the next try is in an hour" >&2
