@@ -41,6 +41,11 @@ def hashed(values: dict[str, str]) -> dict[str, str]:
     return {name: sha256(values[secret]) for name, secret in {**of_users, **of_keys}.items()}
 
 
+def new(name: str) -> str:
+    """A fresh secret; a key of the bridge as `bridge key` makes it."""
+    return ("tdsb_" if name.startswith("BRIDGE_KEY_") else "") + secrets.token_urlsafe(32)
+
+
 def sha256(text: str) -> str:
     """In hex, as Redis, ClickHouse and the bridge write it."""
     return hashlib.sha256(text.encode()).hexdigest()
@@ -78,7 +83,7 @@ def main() -> int:
 
     had = read(arguments.env)
     made = [name for name in wanted() if not had.get(name)]
-    values = {**had, **{name: secrets.token_urlsafe(32) for name in made}}
+    values = {**had, **{name: new(name) for name in made}}
     values.update(hashed(values))
     write(arguments.env, "".join(f"{name}={value}\n" for name, value in values.items()), 0o600)
 
