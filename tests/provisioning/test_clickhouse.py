@@ -23,7 +23,7 @@ from app.sources.clickhouse import ClickHouseConfig, ClickHouseSource
 from tests.provisioning.reading import Series, plain, statements
 from tests.servers import clickhouse_engine
 from tests.servers.clickhouse import ClickHouseServer
-from tests.servers.clickhouse_users import PROVISIONED, clickhouse_as, configured, hashes
+from tests.servers.clickhouse_users import PROVISIONED, clickhouse_as, configured, hashes, running
 
 UNTIL_MS = time.time_ns() // 1_000_000 // HOUR_MS * HOUR_MS
 WHOLE = TimeRange(UNTIL_MS - 3 * HOUR_MS, UNTIL_MS, 60_000)
@@ -299,12 +299,8 @@ def test_the_optional_grafana_user_loads_beside_the_others(data: Path, tmp_path:
     # The embedded engine does not read the setting that allows this constraint; config.d/trade_system.xml has it.
     text = (PROVISIONED / "optional" / "grafana.xml").read_text(encoding="utf-8")
     (tmp_path / "users.d" / "grafana.xml").write_text(text.replace("<changeable_in_readonly/>", ""))
-    server = ClickHouseServer(tmp_path / "data", "wire", config, **hashes()).start()
-    try:
+    with running(tmp_path / "data", config) as server:
         grants, profile = (server.execute(f"SHOW {what}") for what in ("GRANTS FOR grafana", "CREATE SETTINGS PROFILE grafana"))
-    finally:
-        server.stop()
-        server.close()
     assert grants == f"GRANT SELECT ON {DATABASE}.* TO grafana"
     assert "max_execution_time MIN 1. MAX 10." in profile
     assert "INHERIT bridge" in profile.replace("`", "")

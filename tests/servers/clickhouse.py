@@ -73,26 +73,20 @@ class RealClickHouse(ClickHouse):
 class ClickHouseServer(ClickHouse):
     """Our own server, a process that can be paused, killed and started again with its data on its port."""
 
-    def __init__(self, folder: Path, password: str, config: Path | None = None, **environment: str) -> None:
-        """`config` is the engine's configuration file, `environment` what that file wants to find there."""
+    def __init__(self, folder: Path, password: str) -> None:
         super().__init__()
         self.folder = folder
         self.password = password
-        self._config = config
-        self._environment = environment
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> Self:
         """Start, and wait until it answers (about a second)."""
-        folder = f"{self.folder}?config-file={self._config}" if self._config else str(self.folder)
-        command = [sys.executable, clickhouse_engine.__file__, folder, str(self.port), self.password]
+        command = [sys.executable, clickhouse_engine.__file__, str(self.folder), str(self.port), self.password]
         # It ends when its standard input does: with this process, however that ends.
-        environment = os.environ | self._environment
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout
         port = self._process.stdout.readline()
         if not port:
-            self._end(signal.SIGTERM)
             raise RuntimeError("the ClickHouse test server did not start; its reason stands above")
         self.port = int(port)
         return self

@@ -8,10 +8,12 @@ files give him, and the server is started anew for each. What stays unseen: pass
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 from tests.servers.clickhouse import ClickHouseServer
 
@@ -28,7 +30,16 @@ _ADMINISTRATOR = f"""<users><default><password_sha256_hex>{_EMPTY}</password_sha
 @contextmanager
 def clickhouse_as(user: str, data: Path, folder: Path) -> Iterator[ClickHouseServer]:
     """A server on `data` whose everyday user is this one of the committed files; `administrator` may do everything."""
-    server = ClickHouseServer(data, "wire", configured(user, folder), **hashes()).start()
+    with running(data, configured(user, folder)) as server:
+        yield server
+
+
+@contextmanager
+def running(data: Path, config: Path) -> Iterator[ClickHouseServer]:
+    """A server on `data` with that configuration file."""
+    server = ClickHouseServer(Path(f"{data}?config-file={config}"), "wire")
+    with mock.patch.dict(os.environ, hashes()):
+        server.start()
     try:
         yield server
     finally:
