@@ -21,7 +21,6 @@ from app.demo.world import HOUR_MS, World
 from app.model import Statement, TimeRange
 from app.sources.clickhouse import ClickHouseConfig, ClickHouseSource
 from tests.provisioning.reading import Series, plain, statements
-from tests.servers import clickhouse_engine
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.clickhouse_users import PROVISIONED, clickhouse_as, configured, hashes, running
 
@@ -260,20 +259,24 @@ def test_the_schema_user_restores_and_sets_the_old_database_aside(data: Path, tm
         assert refusal(server, "CREATE DATABASE elsewhere") == "497"
 
 
-def test_nobody_gets_in_as_the_user_that_clickhouse_comes_with(tmp_path: Path) -> None:
-    config = configured("administrator", tmp_path)
-    shutil.copy(PROVISIONED / "users.d" / "no-default-user.xml", tmp_path / "users.d")
-    command = [sys.executable, clickhouse_engine.__file__, f"{tmp_path / 'data'}?config-file={config}", "0", ""]
-    started = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=hashes(), check=False)
+def refused_start(folder: Path, environment: dict[str, str]) -> str:
+    """Why the engine does not start with the configuration in that folder."""
+    engine = "import chdb, sys; chdb.connect(sys.argv[1])"
+    command = [sys.executable, "-c", engine, f"{folder / 'data'}?config-file={folder / 'config.xml'}"]
+    started = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert started.returncode != 0
-    assert "Authentication failed" in started.stderr
+    return started.stderr
+
+
+def test_nobody_gets_in_as_the_user_that_clickhouse_comes_with(tmp_path: Path) -> None:
+    configured("administrator", tmp_path)
+    shutil.copy(PROVISIONED / "users.d" / "no-default-user.xml", tmp_path / "users.d")
+    assert "Authentication failed" in refused_start(tmp_path, hashes())
 
 
 def test_a_missing_hash_stops_the_server_instead_of_leaving_a_user_without_password(tmp_path: Path) -> None:
-    command = [sys.executable, clickhouse_engine.__file__, f"{tmp_path}?config-file={configured('administrator', tmp_path)}"]
-    started = subprocess.run([*command, "0", ""], stdin=subprocess.DEVNULL, capture_output=True, text=True, env={}, check=False)
-    assert started.returncode != 0
-    assert "Password hash" in started.stderr
+    configured("administrator", tmp_path)
+    assert "Password hash" in refused_start(tmp_path, {})
 
 
 def test_the_bridges_user_sees_no_other_users_queries(administrator: ClickHouseServer) -> None:
