@@ -8,60 +8,29 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import clickhouse_connect
 import pytest
 
-from app.demo.accounts import opening, states, ticks
-from app.demo.clickhouse_writer import ClickHouseWriter
-from app.demo.schema import DATABASE, clickhouse_statements
-from app.demo.world import HOUR_MS, World
-from app.model import Statement, TimeRange
+from app.demo.schema import DATABASE
+from app.model import Statement
 from app.sources.clickhouse import ClickHouseConfig, ClickHouseSource
+from tests.provisioning.history import UNTIL_MS, WHOLE, fill, server_for
 from tests.provisioning.reading import Series, plain, statements
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.clickhouse_users import PROVISIONED, clickhouse_as, configured, hashes, running
 
-UNTIL_MS = time.time_ns() // 1_000_000 // HOUR_MS * HOUR_MS
-WHOLE = TimeRange(UNTIL_MS - 3 * HOUR_MS, UNTIL_MS, 60_000)
 TABLES = {
     *("trades", "account_snapshots", "execution_1m", "execution_1m_of_trades", "instance_performance", "host_performance"),
     *("system_event_log", "trade_failure_log", "commission_log", "broker_performance", "account_performance", "alert_log"),
 }
 
 
-def write(server: ClickHouseServer, world: World) -> None:
-    """Three hours of the world, and its last trades a second time, as by a writer that lost the answer."""
-    client = clickhouse_connect.get_client(host=server.host, port=server.port, password=server.password)
-    writer = ClickHouseWriter(client)
-    for _ in range(2):
-        writer.trades(world, world.start_ms, UNTIL_MS)
-    writer.ticks(world, states(world, ticks(world.start_ms, UNTIL_MS), opening(world)))
-    writer.events(world, world.start_ms, UNTIL_MS)
-    client.close()
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tables, made twice by the schema user and filled by the backend."""
-    folder, configuration = tmp_path_factory.mktemp("trade_system"), tmp_path_factory.mktemp("configuration")
-    with clickhouse_as("schema", folder, configuration / "schema") as server:
-        for statement in clickhouse_statements() * 2:
-            server.execute(statement)
-    world = World(7, 12, UNTIL_MS - 3 * HOUR_MS)
-    world.extend(UNTIL_MS + 2 * HOUR_MS)
-    with clickhouse_as("backend", folder, configuration / "backend") as server:
-        write(server, world)
+    folder = tmp_path_factory.mktemp("trade_system")
+    fill(folder, tmp_path_factory.mktemp("configuration"))
     return folder
-
-
-@contextmanager
-def server_for(user: str, data: Path, folder: Path) -> Iterator[ClickHouseServer]:
-    shutil.copytree(data, folder / "data", symlinks=True)
-    with clickhouse_as(user, folder / "data", folder / "configuration") as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

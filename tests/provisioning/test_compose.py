@@ -122,7 +122,7 @@ def test_every_mounted_file_is_in_the_repository_or_made(made: Path) -> None:
     secrets = {file.removeprefix("provisioning/secrets/") for file in ours if file.startswith("provisioning/secrets/")}
     assert {file for file in ours if not file.startswith("provisioning/secrets/") and not (ROOT / file).exists()} == set()
     # tls is what provisioning/tls/make.sh makes
-    assert {file for file in secrets if not (made / file).exists()} == {"tls", "tls/ca.crt"}
+    assert {file for file in secrets if not (made / file).exists()} == {"tls/ca.crt", "tls/haproxy.pem"}
 
 
 def test_no_file_is_mounted_into_a_mounted_folder_that_lacks_it() -> None:
@@ -203,6 +203,15 @@ def test_haproxy_knows_every_variable_and_every_address_is_a_service() -> None:
     assert behind <= SERVICES.keys()
     published = {port.rpartition(":")[2] for port in SERVICES["haproxy"]["ports"]}
     assert {value.rpartition(":")[2] for name, value in given.items() if name.endswith("_LISTEN")} == published
+
+
+def test_haproxy_takes_its_file_with_these_variables(tmp_path: Path) -> None:
+    subprocess.run([PROVISIONING / "tls" / "make.sh", tmp_path / "tls"], check=True, capture_output=True)
+    own = {"LB_CERTIFICATE": f"{tmp_path}/tls/haproxy.pem", "LB_CLIENT_CA": f"{tmp_path}/tls/ca.crt"}
+    command = ["haproxy", "-c", "-dW", "-f", PROVISIONING / "haproxy" / "haproxy.cfg"]
+    variables = os.environ | environment(SERVICES["haproxy"]) | own
+    said = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stderr) == (0, "")
 
 
 def test_every_scraped_target_is_a_service() -> None:
