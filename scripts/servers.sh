@@ -15,6 +15,7 @@ need npm npm
 need haproxy haproxy
 need systemd-analyze systemd
 need openssl openssl
+need docker-compose docker-compose
 for further in "$@"; do
   need "$further" "$further"
 done
