@@ -18,6 +18,8 @@ from app.sync import SyncSettings
 from app.tier import TierSettings
 
 FILE_VARIABLE = "BRIDGE_CONFIG"
+#: names a file of lines BRIDGE_...=...: secrets where there is no environment to put them into, such as a Windows service's
+SECRETS_VARIABLE = "BRIDGE_SECRETS"
 DEFAULT_FILE = "provisioning/bridge.yaml"
 
 
@@ -93,7 +95,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The precedence."""
-        return env_settings, init_settings
+        return env_settings, dotenv_settings, init_settings
 
     @property
     def catalog_folder(self) -> Path:
@@ -125,9 +127,20 @@ def read_settings(file: Path | None) -> Settings:
 def settings_from(values: dict[str, Any], place: str) -> Settings:
     """The settings from given values and the environment. Raises ConfigError with every problem, found at `place`."""
     try:
-        return Settings(**values)
+        return Settings(_env_file=_secrets(), _env_file_encoding="utf-8-sig", **values)
     except ValidationError as problem:
         raise ConfigError([_problem(place, error) for error in problem.errors(include_url=False)]) from problem
+
+
+def _secrets() -> str | None:
+    """The secrets file, which must be there once it is named: pydantic-settings would say nothing."""
+    file = os.environ.get(SECRETS_VARIABLE)
+    if file:
+        try:
+            Path(file).open("rb").close()
+        except OSError as problem:
+            raise ConfigError([Problem(file, "", f"cannot be read: {problem.strerror}")]) from problem
+    return file
 
 
 def _problem(place: str, error: Any) -> Problem:
