@@ -13,10 +13,11 @@ from pathlib import Path, PureWindowsPath
 
 from app.errors import ConfigError
 from winsvc import control
-from winsvc.arguments import add_log_options, add_service_options, service_arguments
+from winsvc.arguments import add_log_options, add_patience_options, add_service_options, service_arguments
 from winsvc.control import Refused
 from winsvc.logs import Rotation
 from winsvc.plan import BRIDGE, GRAFANA, Service, installing, updating
+from winsvc.supervise import Patience
 
 _ROOT = PureWindowsPath(Path(__file__).resolve().parents[1])
 _DATA = PureWindowsPath(os.environ.get("PROGRAMDATA", r"C:\ProgramData")) / "TDS"
@@ -75,7 +76,7 @@ def _kinds(command: argparse.ArgumentParser, run: Run) -> None:
     grafana = kinds.add_parser("grafana", help="Grafana")
     grafana.add_argument("--home", type=PureWindowsPath, default=PureWindowsPath(r"C:\Program Files\GrafanaLabs\grafana"))
     program = kinds.add_parser("program", help="any program that keeps running at a console, for example Prometheus")
-    program.add_argument("--grace", type=float, default=20.0, help="seconds from the request to end to the end by force")
+    add_patience_options(program)
     program.add_argument("program", nargs="+", help="its command line, after --")
     names = {"bridge": BRIDGE, "grafana": GRAFANA, "program": None}
     for kind in (bridge, grafana, program):
@@ -100,7 +101,9 @@ def _service(args: argparse.Namespace) -> Service:
     if args.kind == "grafana":
         return services.grafana(place, args.name, args.home)
     folder = args.data / args.name.lower()
-    return services.supervised(place, args.name, args.name, f"{args.program[0]}, kept running.", folder, args.program, args.grace)
+    patience = Patience(restart_s=args.restart, grace_s=args.grace)
+    says = f"{args.program[0]}, kept running."
+    return services.supervised(place, args.name, args.name, says, folder, args.program, patience)
 
 
 def _install(args: argparse.Namespace) -> None:

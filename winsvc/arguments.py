@@ -14,11 +14,19 @@ def add_service_options(parser: argparse.ArgumentParser, supervises: bool) -> No
     parser.add_argument("--name", required=True)
     if supervises:
         parser.add_argument("--folder", type=Path, required=True)
-        parser.add_argument("--grace", type=float, default=20.0, help="seconds from the request to end to the end by force")
+        add_patience_options(parser)
         parser.add_argument("program", nargs="+")
     else:
         parser.add_argument("--config", type=Path, required=True)
     add_log_options(parser)
+
+
+def add_patience_options(parser: argparse.ArgumentParser) -> None:
+    """How long a program is waited for."""
+    parser.add_argument(
+        "--restart", type=float, default=5.0, help="seconds before the first restart; doubled for each further one"
+    )
+    parser.add_argument("--grace", type=float, default=20.0, help="seconds from the request to end to the end by force")
 
 
 def add_log_options(parser: argparse.ArgumentParser) -> None:

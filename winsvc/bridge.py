@@ -16,8 +16,7 @@ from app.errors import BridgeError, ConfigError
 from app.telemetry import set_up_logging
 from winsvc.lifecycle import Exit, Failed
 from winsvc.logs import Rotation, rotating
-
-SECRETS = "secrets.env"
+from winsvc.plan import SECRETS
 
 
 class BridgeWork:
@@ -34,9 +33,11 @@ class BridgeWork:
 
     def start(self) -> None:
         """Read the configuration, refuse what cannot work, and begin to listen."""
+        log = rotating(self._config.parent / "logs" / "bridge.log", self._rotation)
+        set_up_logging("info", "json", log)  # a wrong configuration is told there too
         try:
             settings = settings_of(self._config)
-            set_up_logging(settings.log_level, "json", rotating(self._config.parent / "logs" / "bridge.log", self._rotation))
+            set_up_logging(settings.log_level, "json", log)
             refuse_taken_ports(settings)
             self._server = build_server(settings)
         except ConfigError as wrong:

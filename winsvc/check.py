@@ -14,7 +14,8 @@ from app.commands import refuse_taken_ports
 from app.config import Settings
 from app.errors import BridgeError, ConfigError
 from app.sources.duckdb import DuckDBConfig
-from winsvc.bridge import SECRETS, settings_of
+from winsvc.bridge import settings_of
+from winsvc.plan import SECRETS
 
 #: the well-known groups that everybody is in: Everyone, Authenticated Users, Users
 _EVERYBODY = {"S-1-1-0": "Everyone", "S-1-5-11": "Authenticated Users", "S-1-5-32-545": "Users"}

@@ -13,7 +13,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from winsvc.lifecycle import MEANING
-from winsvc.plan import Service, Step, installing, removing, updating
+from winsvc.plan import SECRETS, Service, Step, installing, removing, updating
 
 _STATES = {1: "stopped", 2: "starting", 3: "stopping", 4: "running", 5: "continuing", 6: "pausing", 7: "paused"}
 _SPECIFIC = 1066
@@ -64,7 +64,7 @@ def _run(command: Sequence[str]) -> tuple[int, str]:
 def _make_folders(service: Service) -> None:
     for folder in (service.folder, *service.writes):
         Path(folder).mkdir(parents=True, exist_ok=True)
-    secrets = Path(service.folder / "secrets.env")
+    secrets = Path(service.folder / SECRETS)
     if not secrets.exists():
         secrets.write_text(
             "# Lines NAME=value; only administrators and the service itself may read this file.\n", encoding="utf-8"

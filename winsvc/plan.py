@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import PureWindowsPath
 
 BRIDGE, GRAFANA = "TDSBridge", "TDSGrafana"
+#: beside a service's configuration: lines NAME=value for its environment
+SECRETS = "secrets.env"
 #: after the first and the second failure in a day 5 s later, then every 30 s
 RESTARTS = "restart/5000/restart/5000/restart/30000"
 #: the only one that a program needs that opens files and sockets: it walks through folders that it may not list
@@ -123,7 +125,7 @@ def _rights(service: Service, program: PureWindowsPath) -> list[Step]:
         _grant(program, "/inheritance:r", "/grant:r", *owned, f"{_USERS}:(OI)(CI)RX"),
         _grant(service.folder.parent, "/inheritance:r", "/grant:r", *owned),
         _grant(service.folder, "/inheritance:r", "/grant:r", *owned, f"{service.account}:(OI)(CI)RX"),
-        _grant(service.folder / "secrets.env", "/inheritance:r", "/grant:r", *secrets),
+        _grant(service.folder / SECRETS, "/inheritance:r", "/grant:r", *secrets),
         *(_grant(folder, "/grant:r", f"{service.account}:(OI)(CI)M") for folder in service.writes),
         *(_grant(folder, "/grant", f"{service.account}:(OI)(CI)RX") for folder in service.reads),
     ]

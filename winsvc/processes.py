@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +13,21 @@ from winsvc.supervise import Handling
 _NEW_GROUP = 0x00000200  # CREATE_NEW_PROCESS_GROUP: a CTRL_BREAK for the program is not one for its supervisor
 
 
-def handling(environment: Mapping[str, str], tie: Callable[[subprocess.Popen[str]], Callable[[], None]]) -> Handling:
+Process = subprocess.Popen[str]
+Tie = Callable[[Process], Callable[[], None]]
+Ask = Callable[[Process], None]
+
+
+def untied(_: Process) -> Callable[[], None]:
+    """For a console and for tests: nothing but the process itself is ended."""
+    return lambda: None
+
+
+def handling(environment: Mapping[str, str], tie: Tie = untied, ask: Ask = Process.terminate) -> Handling:
     """For this system; `environment` comes on top of this process's own."""
     merged = {**os.environ, **environment}
-    windows = sys.platform == "win32"
 
-    def popen(command: Sequence[str]) -> subprocess.Popen[str]:
+    def popen(command: Sequence[str]) -> Process:
         return subprocess.Popen(
             command,
             env=merged,
@@ -28,23 +36,10 @@ def handling(environment: Mapping[str, str], tie: Callable[[subprocess.Popen[str
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            creationflags=_NEW_GROUP if windows else 0,
+            creationflags=_NEW_GROUP if sys.platform == "win32" else 0,
         )
 
-    return Handling(popen, tie, _break if windows else subprocess.Popen.terminate)
-
-
-def _break(process: subprocess.Popen[str]) -> None:
-    """CTRL_BREAK, which Go programs (Grafana, Prometheus) take as an interrupt; by force where no console carries it."""
-    try:
-        process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
-    except OSError:
-        process.terminate()
-
-
-def untied(_: subprocess.Popen[str]) -> Callable[[], None]:
-    """For a console and for tests: nothing but the process itself is ended."""
-    return lambda: None
+    return Handling(popen, tie, ask)
 
 
 def environment_of(file: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pywintypes
 import servicemanager
 import win32api
 import win32con
@@ -79,7 +80,7 @@ class HostedService(win32serviceutil.ServiceFramework):
         # cannot be imported is a failure with a name in the Event Log.
         from winsvc.work import work_of
 
-        return work_of(self.arguments, tied)
+        return work_of(self.arguments, tied, interrupted)
 
     def _report(self, state: State, hint_s: float) -> None:
         self.ReportServiceStatus(_CODES[state], waitHint=round(hint_s * 1000))
@@ -95,6 +96,17 @@ def tied(process: subprocess.Popen[str]) -> Callable[[], None]:
     win32job.AssignProcessToJobObject(job, handle)
     handle.Close()
     return lambda: job.Close()
+
+
+def interrupted(process: subprocess.Popen[str]) -> None:
+    """CTRL_BREAK, which Go programs (Grafana, Prometheus) take as an interrupt; by force where no console carries it.
+
+    Not by os.kill: where the event cannot be sent, that ends the process at once and raises besides.
+    """
+    try:
+        win32api.GenerateConsoleCtrlEvent(win32con.CTRL_BREAK_EVENT, process.pid)
+    except pywintypes.error:
+        process.terminate()
 
 
 def main(argv: Sequence[str]) -> None:

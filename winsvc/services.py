@@ -6,11 +6,14 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PureWindowsPath
+from typing import TYPE_CHECKING
 
-from app.config import Settings
-from app.sources.duckdb import DuckDBConfig
 from winsvc.logs import Rotation
 from winsvc.plan import Opening, Service
+from winsvc.supervise import Patience
+
+if TYPE_CHECKING:
+    from app.config import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ def bridge(place: Place, name: str, settings: Settings, rotation: Rotation, remo
     snapshots = [
         folder / PureWindowsPath(source.connect.snapshots)
         for source in settings.sources.values()
-        if isinstance(source.connect, DuckDBConfig) and source.connect.enabled
+        if source.connect.kind == "duckdb" and source.connect.enabled
     ]
     limits = ("--log-bytes", str(rotation.file_bytes), "--log-files", str(rotation.files))
     return Service(
@@ -84,8 +87,16 @@ def grafana(place: Place, name: str, home: PureWindowsPath) -> Service:
 
 
 def supervised(
-    place: Place, name: str, title: str, description: str, folder: PureWindowsPath, command: Sequence[str], grace_s: float = 20.0
+    place: Place,
+    name: str,
+    title: str,
+    description: str,
+    folder: PureWindowsPath,
+    command: Sequence[str],
+    patience: Patience | None = None,
 ) -> Service:
     """A program that does not speak to the service control manager: kept running by a supervisor that does."""
-    image = place.host("supervise", "--name", name, "--folder", str(folder), "--grace", f"{grace_s:g}", "--", *command)
+    patience = patience or Patience()
+    waits = ("--restart", f"{patience.restart_s:g}", "--grace", f"{patience.grace_s:g}")
+    image = place.host("supervise", "--name", name, "--folder", str(folder), *waits, "--", *command)
     return Service(name, title, description, image, folder, writes=(folder / "logs", folder / "data"))

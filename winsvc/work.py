@@ -6,29 +6,28 @@ import argparse
 import logging
 import os
 import signal
-import subprocess
 import threading
-from collections.abc import Callable
 from types import FrameType
 
 from app.telemetry import set_up_logging
-from winsvc.bridge import SECRETS, BridgeWork
 from winsvc.lifecycle import State, Work, host
 from winsvc.logs import Rotation, rotating
-from winsvc.processes import environment_of, handling, untied
+from winsvc.plan import SECRETS
+from winsvc.processes import Ask, Process, Tie, environment_of, handling, untied
 from winsvc.supervise import Patience, ProgramWork
 
-Tie = Callable[[subprocess.Popen[str]], Callable[[], None]]
 
-
-def work_of(arguments: argparse.Namespace, tie: Tie) -> Work:
+def work_of(arguments: argparse.Namespace, tie: Tie = untied, ask: Ask = Process.terminate) -> Work:
     """The work that the command line describes."""
     rotation = Rotation(arguments.log_bytes, arguments.log_files)
     if arguments.command == "run":
+        from winsvc.bridge import BridgeWork  # seconds, which the supervisor of another program need not wait
+
         return BridgeWork(arguments.config, rotation)
     set_up_logging("info", "json", rotating(arguments.folder / "logs" / "supervisor.log", rotation))
     environment = environment_of(arguments.folder / SECRETS)
-    return ProgramWork(arguments.program, handling(environment, tie), Patience(grace_s=arguments.grace))
+    patience = Patience(restart_s=arguments.restart, grace_s=arguments.grace)
+    return ProgramWork(arguments.program, handling(environment, tie, ask), patience)
 
 
 class _Console:
@@ -57,4 +56,4 @@ def debug(arguments: argparse.Namespace) -> int:
     def report(state: State, hint_s: float) -> None:
         logging.getLogger("winsvc").debug("%s", state.value)
 
-    return host(arguments.name, lambda: work_of(arguments, untied), stop, report, _Console())
+    return host(arguments.name, lambda: work_of(arguments), stop, report, _Console())

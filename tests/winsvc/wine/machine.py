@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 from typing import Self
 
@@ -74,6 +75,18 @@ class Machine:
     def state(self, name: str) -> str:
         """Its state in a word."""
         return _STATES[self.query(name)["state"]]
+
+    def until(self, name: str, wanted: str, limit_s: float = 30.0) -> None:
+        """Wait for a state."""
+        ends_s = time.monotonic() + limit_s
+        while (state := self.state(name)) != wanted:
+            assert time.monotonic() < ends_s, f"{name} is {state}, not {wanted}, after {limit_s:g}s"
+            time.sleep(0.1)
+
+    def exits(self, name: str) -> tuple[int, int]:
+        """With what it stopped: Windows' exit code and its own."""
+        found = self.query(name)
+        return found["win32_exit_code"], found["service_exit_code"]
 
 
 def _environment() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Puts a real Windows CPython together, with the bridge's Windows dependencies, from Debian and PyPI alone; wine runs it.
 
-`python -m tests.winsvc.wine.tree` (make does it) writes `.wine/python` and `.wine/prefix`. Everything downloaded is pinned by hash.
-The standard library is this Python's own: it is the same on Windows, where it is pure.
+`python -m tests.winsvc.wine.tree` (make does it) writes `.wine/python` and `.wine/prefix`. What is downloaded is pinned by
+hash. The standard library is this Python's own: it is the same on Windows, where it is pure.
 
 Wine 8 lacks three things that today's wheels want; small DLLs made here have them (the .c files beside this one say what).
 """
