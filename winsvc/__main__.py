@@ -37,7 +37,9 @@ def parser() -> argparse.ArgumentParser:
     start = _named(verbs, "start", "start a service and wait until it runs", _start)
     again = _named(verbs, "restart", "stop, then start", _restart)
     for command in (start, again):
-        command.add_argument("--ready", metavar="URL", help="wait until this address answers, for example .../readyz")
+        ready = command.add_mutually_exclusive_group()
+        ready.add_argument("--config", type=Path, help="wait until the bridge of this configuration is ready")
+        ready.add_argument("--ready", metavar="URL", help="wait until this address answers")
     _named(verbs, "stop", "stop a service and wait until it has drained", lambda args: control.stop(args.name))
     _named(verbs, "status", "say whether a service runs, and if not why; 3 when it does not", None)
     _checking(verbs)
@@ -126,12 +128,20 @@ def _update(args: argparse.Namespace) -> None:
 
 
 def _start(args: argparse.Namespace) -> None:
-    control.start(args.name, args.ready)
+    control.start(args.name, _ready_url(args.config) if args.config else args.ready)
 
 
 def _restart(args: argparse.Namespace) -> None:
     control.stop(args.name)
-    control.start(args.name, args.ready)
+    _start(args)
+
+
+def _ready_url(config: Path) -> str:
+    from winsvc.bridge import settings_of
+
+    http = settings_of(config).http
+    reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(http.host, http.host)  # noqa: S104  compared, not bound
+    return f"http://{reached}:{http.port}/readyz"
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -5,13 +5,12 @@ Of its own, because the service control manager keeps the main thread, and in py
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from pathlib import Path
 
 from app.commands import LameDuckServer, build_server, refuse_taken_ports
-from app.config import SECRETS_VARIABLE, Settings, read_settings
+from app.config import Settings, read_settings
 from app.errors import BridgeError, ConfigError
 from app.telemetry import set_up_logging
 from winsvc.lifecycle import Exit, Failed
@@ -80,6 +79,4 @@ class BridgeWork:
 def settings_of(config: Path) -> Settings:
     """The settings of a configuration file and of the secrets file beside it, if there is one."""
     secrets = config.with_name(SECRETS)
-    if secrets.exists():
-        os.environ.setdefault(SECRETS_VARIABLE, str(secrets))
-    return read_settings(config)
+    return read_settings(config, secrets if secrets.exists() else None)

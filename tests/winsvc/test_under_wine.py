@@ -134,6 +134,8 @@ async def test_a_request_under_way_is_finished_when_the_service_is_told_to_stop(
         await asyncio.to_thread(bridge.machine.until, NAME, "stopped")
         assert list(dict.fromkeys(await ready)) == [200, 503, 0], "first not ready any more, then no new connections"
     assert bridge.machine.exits(NAME) == (0, 0)
+    events = [("info", f"{NAME} has started"), ("info", f"{NAME} has stopped in good order")]
+    assert bridge.machine.events()[-2:] == events
 
 
 async def _probes(client: httpx.AsyncClient) -> list[int]:
@@ -143,7 +145,7 @@ async def _probes(client: httpx.AsyncClient) -> list[int]:
         await asyncio.sleep(0.05)
         try:
             seen.append((await client.get("/readyz", headers={"connection": "close"}, timeout=2)).status_code)
-        except httpx.ConnectError:
+        except httpx.TransportError:
             seen.append(0)
     return seen
 
@@ -171,6 +173,7 @@ def test_a_wrong_configuration_is_a_failure_of_the_service_and_check_lists_all_o
         f"{config}: log_levl: unknown key",
     ]
     assert bridge.log()[-1]["message"].splitlines() == wrong
+    assert bridge.machine.events()[-1] == ("error", f"{NAME} has failed: " + "\\n".join(wrong))
     said = bridge.machine.winsvc("check", "--config", config, expect=1).splitlines()
     open_to_all = f"{secrets}: may be read by Everyone; it is for administrators and the service only"
     assert said == ["3 problems:", open_to_all, *wrong]

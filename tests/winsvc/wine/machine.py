@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Self
@@ -12,6 +14,9 @@ from typing import Self
 from tests.winsvc.wine.tree import ENVIRONMENT, PYTHON, ROOT, WINE
 
 _FACT = re.compile(r"(STATE|WIN32_EXIT_CODE|SERVICE_EXIT_CODE|WAIT_HINT)\s*:\s*(\d+|0x[0-9a-f]+)", re.I)
+#: wine has no Event Log to read, but says what is written to it, and as what
+_EVENT = re.compile(r'(\w+):eventlog:ReportEventW L"(.*)"$')
+_KINDS = {"trace": "info", "warn": "warning", "err": "error"}
 _STATES = {1: "stopped", 2: "starting", 3: "stopping", 4: "running"}
 
 
@@ -24,7 +29,8 @@ class Machine:
     """The running machine. It stands as long as it is entered: wine stops its services with its last ordinary process."""
 
     def __init__(self) -> None:
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._keeper: subprocess.Popen[str] | None = None
+        self._said: list[str] = []
 
     def __enter__(self) -> Self:
         if not (WINE / "tree.stamp").exists():
@@ -32,17 +38,31 @@ class Machine:
         self._end_all()
         code = "import sys; print(1, flush=True); sys.stdin.read()"
         command = ["wine", str(PYTHON / "python.exe"), "-I", "-c", code]
+        pipe = subprocess.PIPE
         self._keeper = subprocess.Popen(
-            command, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            command, env=_environment("-all,+eventlog"), stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace"
         )
         assert self._keeper.stdout is not None
         self._keeper.stdout.readline()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         return self
+
+    def _listen(self) -> None:
+        assert self._keeper is not None
+        assert self._keeper.stderr is not None
+        for line in self._keeper.stderr:
+            self._said.append(line.rstrip())
 
     def __exit__(self, *_: object) -> None:
         assert self._keeper is not None
         self._end_all()
-        self._keeper.communicate()
+        self._keeper.wait()
+        self._listener.join()
+        for stream in (self._keeper.stdin, self._keeper.stdout, self._keeper.stderr):
+            assert stream is not None
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
 
     def _end_all(self) -> None:
         """What runs in this prefix, from this or from an earlier run; nothing else on this machine."""
@@ -72,6 +92,11 @@ class Machine:
         said = self.run("sc", "query", name)
         return {fact.lower(): int(value, 0) for fact, value in _FACT.findall(said)}
 
+    def events(self) -> list[tuple[str, str]]:
+        """What was written to the Event Log: kind and text."""
+        found = (_EVENT.search(line) for line in self._said)
+        return [(_KINDS[event[1]], event[2].replace("\\\\", "\\")) for event in found if event]
+
     def state(self, name: str) -> str:
         """Its state in a word."""
         return _STATES[self.query(name)["state"]]
@@ -89,5 +114,5 @@ class Machine:
         return found["win32_exit_code"], found["service_exit_code"]
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, **ENVIRONMENT}
+def _environment(debug: str = "-all") -> dict[str, str]:
+    return {**os.environ, **ENVIRONMENT, "WINEDEBUG": debug}
