@@ -27,7 +27,8 @@ ENVIRONMENT = {"WINEPREFIX": str(PREFIX), "WINEARCH": "win64", "WINEDEBUG": "-al
 
 _VERSIONS = ((3, 11), (3, 12), (3, 13))
 _DLLS = re.compile(r"python3\d+\.dll|vcruntime140(_1)?\.dll", re.I)
-_EXTENSIONS = re.compile(r"(?!_test|_tkinter)\w+\.pyd|lib(crypto|ssl|ffi)[-\w]*\.dll|sqlite3\.dll", re.I)
+# without _wmi Python asks nobody what machine this is; wine crashes when it is asked
+_EXTENSIONS = re.compile(r"(?!_test|_tkinter|_wmi)\w+\.pyd|lib(crypto|ssl|ffi)[-\w]*\.dll|sqlite3\.dll", re.I)
 _NOT_NEEDED = ("site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib-dynload")
 _CC, _OBJDUMP = "x86_64-w64-mingw32-gcc", "x86_64-w64-mingw32-objdump"
 
@@ -75,9 +76,22 @@ def _interpreter(root: Path) -> None:
             if folder == "deploy_libs" and (_DLLS.fullmatch(file) or _EXTENSIONS.fullmatch(file)):
                 (root / file if _DLLS.fullmatch(file) else root / "DLLs" / file).write_bytes(wheel.read(name))
     shutil.rmtree(WINE / "wheels")
-    python_dll = next(file for file in root.glob("python3*.dll") if file.name != "python3.dll")
+    python_dll = next(root.glob("python3*.dll"))
     _run(_CC, "-municode", "-o", root / "python.exe", HERE / "python_exe.c", python_dll)
+    _stable_interface(root, python_dll)
     _run(_CC, "-shared", "-o", root / "bcryptprimitives.dll", HERE / "bcryptprimitives.c", "-ladvapi32")
+
+
+def _stable_interface(root: Path, python_dll: Path) -> None:
+    """python3.dll, which wheels for any version of Python import: everything that this version's DLL has, passed on."""
+    exported = re.findall(r"^\s*\[ *\d+\] (?:\+base\[ *\d+\] +\w+ )?(_?Py\w+)$", _run(_OBJDUMP, "-p", python_dll), re.M)
+    _library(root / "python3.dll", [f"{name} = {python_dll.stem}.{name}" for name in exported])
+
+
+def _library(file: Path, exports: list[str], *sources: str | Path) -> None:
+    definitions = WINE / f"{file.stem}.def"
+    definitions.write_text("\n".join(("EXPORTS", *exports, "")))
+    _run(_CC, "-O1", "-shared", "-static-libgcc", "-fno-builtin", "-o", file, *sources, definitions)
 
 
 def _standard_library(folder: Path) -> None:
@@ -93,10 +107,7 @@ def _complex_functions(root: Path) -> None:
     users = [next((root / "Lib" / "site-packages" / "numpy").glob(f"{name}.*.pyd")) for name in _COMPLEX_USERS]
     names = sorted({name for user in users for name in _imports(user, _UCRT.decode())})
     exports = [f"{name} = {'shim_' if _COMPLEX.fullmatch(name) else 'ucrtbase.'}{name}" for name in names]
-    definitions = WINE / "ucrt_math.def"
-    definitions.write_text("\n".join(("EXPORTS", *exports, "")))
-    library = root / _OURS.decode()
-    _run(_CC, "-O1", "-shared", "-static-libgcc", "-fno-builtin", "-o", library, HERE / "ucrt_math.c", definitions)
+    _library(root / _OURS.decode(), exports, HERE / "ucrt_math.c")
     for user in users:
         content = user.read_bytes()
         assert content.count(_UCRT) == 1, f"{user} names {_UCRT.decode()} {content.count(_UCRT)} times"
