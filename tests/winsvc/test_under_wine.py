@@ -187,7 +187,12 @@ def test_the_log_is_json_and_turns_over(started: Installed) -> None:
 
 
 _DIES_WHEN_ASKED = """
-import http.server, os, sys
+import http.server, os, socket, subprocess, sys, time
+port = int(sys.argv[1])
+if len(sys.argv) > 2:
+    held = socket.create_server(("127.0.0.1", port))
+    time.sleep(600)
+subprocess.Popen([sys.executable, __file__, str(port + 1), "plugin"])
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/die":
@@ -196,12 +201,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(f"{os.getpid()} {os.environ['WORD']}".encode())
 print("listening", flush=True)
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
 
 
-def test_a_program_is_kept_running_as_a_service_and_gone_when_it_stops(machine: Machine, tmp_path: Path) -> None:
-    port = free_port()
+def test_a_program_is_kept_running_as_a_service_and_gone_with_its_own_programs_when_it_stops(
+    machine: Machine, tmp_path: Path
+) -> None:
+    port = free_port()  # and the one after it for the program's own program
     folder = tmp_path / "tdsprogram"
     folder.mkdir()
     (folder / "secrets.env").write_text("WORD=hidden\n")
@@ -214,15 +221,28 @@ def test_a_program_is_kept_running_as_a_service_and_gone_when_it_stops(machine: 
     with pytest.raises(httpx.HTTPError):
         httpx.get(f"http://127.0.0.1:{port}/die")
     second = _answered(f"http://127.0.0.1:{port}/").split()[0]
+    _until_listening(port + 1)
     machine.winsvc("stop", "TDSProgram")
     assert machine.exits("TDSProgram") == (0, 0)
     machine.winsvc("remove", "TDSProgram")
     assert (word, first == second) == ("hidden", False)
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"http://127.0.0.1:{port}/")
+    assert not _listening(port)
+    assert not _listening(port + 1)
     lines = [json.loads(line)["message"] for line in (folder / "logs" / "supervisor.log").read_text().splitlines()]
     assert "listening" in lines
     assert len([line for line in lines if line.startswith("ended by itself with code 7 after")]) == 1
+
+
+def _listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _until_listening(port: int) -> None:
+    ends_s = time.monotonic() + 20
+    while not _listening(port):
+        assert time.monotonic() < ends_s, f"nobody listens on {port}"
+        time.sleep(0.05)
 
 
 def _answered(url: str) -> str:

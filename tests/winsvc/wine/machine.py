@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import threading
 import time
 from pathlib import Path
 from typing import Self
 
-from tests.winsvc.wine.tree import ENVIRONMENT, PYTHON, ROOT, WINE
+from tests.winsvc.wine.tree import ENVIRONMENT, PREFIX, PRISTINE, PYTHON, ROOT, WINE
 
 _FACT = re.compile(r"(STATE|WIN32_EXIT_CODE|SERVICE_EXIT_CODE|WAIT_HINT)\s*:\s*(\d+|0x[0-9a-f]+)", re.I)
 #: wine has no Event Log to read, but says what is written to it, and as what
@@ -36,6 +37,7 @@ class Machine:
         if not (WINE / "tree.stamp").exists():
             raise RuntimeError(f"there is no Windows Python in {WINE}; `make test-windows` builds it")
         self._end_all()
+        shutil.copy(PRISTINE, PREFIX / "system.reg")  # what a failed test left installed would start with the machine
         code = "import sys; print(1, flush=True); sys.stdin.read()"
         command = ["wine", str(PYTHON / "python.exe"), "-I", "-c", code]
         pipe = subprocess.PIPE

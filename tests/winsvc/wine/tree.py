@@ -22,6 +22,8 @@ ROOT = HERE.parents[2]
 WINE = ROOT / ".wine"
 PYTHON = WINE / "python"
 PREFIX = WINE / "prefix"
+#: the machine's registry as it was when new, without any service of ours
+PRISTINE = WINE / "system.reg"
 #: no desktop, no browser engine, no .NET: nobody is asked for anything
 ENVIRONMENT = {"WINEPREFIX": str(PREFIX), "WINEARCH": "win64", "WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml=d"}
 
@@ -126,6 +128,7 @@ def _prefix() -> None:
     _run("wineboot", "-i")
     _run("wine", "reg", "add", r"HKCU\Software\Wine", "/v", "Version", "/d", "win10", "/f")
     _run("wineserver", "-w")
+    shutil.copy(PREFIX / "system.reg", PRISTINE)
 
 
 if __name__ == "__main__":
