@@ -39,19 +39,24 @@ _SWITCH_S = 0.0005
 def serve(config: Path | None) -> int:
     """Run the bridge until it is told to stop."""
     settings = read_settings(config)
-    for key, host, port in (
-        ("http", settings.http.host, settings.http.port),
-        ("agent", settings.agent.host, settings.agent.port),
-    ):
-        _refuse_taken_port(f"{key}.port", port or 0, host)
+    refuse_taken_ports(settings)
     set_up_logging(settings.log_level, settings.log_style)
-    server = _server(settings)
+    server = build_server(settings)
     # What is there now stays: the collector need not look at it again and again, 50 ms each time.
     gc.collect()
     gc.freeze()
     _stop_in_good_order()
     server.run()
     return 0 if server.started else 1
+
+
+def refuse_taken_ports(settings: Settings) -> None:
+    """Say so before anything is begun. Raises BadQuery."""
+    for key, host, port in (
+        ("http", settings.http.host, settings.http.port),
+        ("agent", settings.agent.host, settings.agent.port),
+    ):
+        _refuse_taken_port(f"{key}.port", port or 0, host)
 
 
 def _stop_in_good_order() -> None:
@@ -87,7 +92,8 @@ class LameDuckServer(uvicorn.Server):
         loop.call_soon_threadsafe(loop.call_later, self._lame_duck_s, super().handle_exit, sig, frame)
 
 
-def _server(settings: Settings) -> uvicorn.Server:
+def build_server(settings: Settings) -> LameDuckServer:
+    """The HTTP server of these settings; `handle_exit` stops it in good order, from any thread."""
     # A DuckDB thread that builds its columns must not keep the event loop waiting for Python's usual 5 ms.
     sys.setswitchinterval(_SWITCH_S)
     http = settings.http
@@ -142,7 +148,7 @@ def _refuse_taken_port(key: str, port: int, host: str = "127.0.0.1") -> None:
 async def _demo(options: DemoOptions, port: int) -> int:
     async with running_demo(options) as running:
         values = {"http": {"port": port, "lame_duck_s": 0}, "agent": {"port": None}, "sources": running.sources}
-        server = _server(settings_from(values, "demo"))
+        server = build_server(settings_from(values, "demo"))
         _stop_in_good_order()  # the stores have to be ended too
         serving = asyncio.create_task(server.serve())
         while not server.started and not serving.done():  # noqa: ASYNC110  uvicorn offers a flag, no event

@@ -145,12 +145,12 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def set_up_logging(level: str, style: str) -> None:
-    """Logs to stderr: `style` json (one object a line) or text."""
-    to_stderr = logging.StreamHandler(sys.stderr)
-    to_stderr.setFormatter(
+def set_up_logging(level: str, style: str, handler: logging.Handler | None = None) -> None:
+    """Logs to `handler`, else to stderr: `style` json (one object a line) or text."""
+    handler = handler or logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
         _JsonLines() if style == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
     )
-    logging.basicConfig(level=level.upper(), handlers=[to_stderr], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # httpx logs each request's URL, which may carry a caller's filter values.
     logging.getLogger("httpx").setLevel(logging.WARNING)
