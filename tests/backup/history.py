@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.demo.schema import CLICKHOUSE, DATABASE
+from app.demo.schema import DATABASE, clickhouse_statements
 from tests.servers.clickhouse import ClickHouseServer
 
 BATCH = 50
@@ -29,7 +29,7 @@ def rows(server: ClickHouseServer, database: str = DATABASE, table: str = "trade
 def make_anew(server: ClickHouseServer) -> None:
     """The history's tables, 200 trades and one event in them, and no other database of ours."""
     databases = server.execute(f"SELECT name FROM system.databases WHERE startsWith(name, '{DATABASE}')").splitlines()
-    for statement in (*(f"DROP DATABASE {database} SYNC" for database in databases), *CLICKHOUSE):
+    for statement in (*(f"DROP DATABASE {database} SYNC" for database in databases), *clickhouse_statements()):
         server.execute(statement)
     for batch in range(4):
         server.execute(trades_from(batch * BATCH))

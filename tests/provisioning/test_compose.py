@@ -210,7 +210,7 @@ def test_haproxy_takes_its_file_with_these_variables(tmp_path: Path) -> None:
     own = {"LB_CERTIFICATE": f"{tmp_path}/tls/haproxy.pem", "LB_CLIENT_CA": f"{tmp_path}/tls/ca.crt"}
     # Services have names in their own network only.
     given = {name: re.sub(r"^[a-z]+-\d:", "127.0.0.1:", value) for name, value in environment(SERVICES["haproxy"]).items()}
-    command = ["haproxy", "-c", "-dW", "-f", PROVISIONING / "haproxy" / "haproxy.cfg"]
+    command: list[str | Path] = ["haproxy", "-c", "-dW", "-f", PROVISIONING / "haproxy" / "haproxy.cfg"]
     variables = os.environ | given | own
     said = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     assert (said.returncode, re.findall(r"\[(?:WARNING|ALERT)\].*", said.stderr)) == (0, [])

@@ -37,7 +37,6 @@ class PrometheusServer:
         self.port = free_port()
         self._folder = folder
         self.data = folder / "data"
-        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         every = f"{round(scrape_s * 1000)}ms"
@@ -46,7 +45,7 @@ class PrometheusServer:
             f'scrape_configs: [{{job_name: t, static_configs: [{{targets: ["127.0.0.1:{target_port}"]}}]}}]',
         )
         (folder / "prometheus.yml").write_text("\n".join(lines), encoding="utf-8")
-        self._options = [f"--query.lookback-delta={round(scrape_s * 3000)}ms"]
+        self._options = [f"--query.lookback-delta={round(scrape_s * 3000)}ms", *options]
         self._environment: dict[str, str] = {}
 
     def start(self) -> Self:
