@@ -12,6 +12,7 @@ from pathlib import Path
 from app import backup
 from app.backup import KINDS, Archive, Backup, KindName
 from app.backup.kind import Kind
+from app.backup.kinds import kinds as kinds_of
 from app.config import DEFAULT_FILE, FILE_VARIABLE, Settings, read_settings
 from app.errors import BackupError, BadQuery, BridgeError
 
@@ -57,7 +58,7 @@ def _archive(settings: Settings, to: Path | None) -> Archive:
 
 def _kinds(settings: Settings, config: Path | None) -> dict[KindName, Kind]:
     file = config or Path(os.environ.get(FILE_VARIABLE) or DEFAULT_FILE)
-    return backup.kinds(settings.backup, _sources(settings), (file.absolute().parent, settings.catalog_folder))
+    return kinds_of(settings.backup, _sources(settings), (file.absolute().parent, settings.catalog_folder))
 
 
 def _sources(settings: Settings) -> dict[str, backup.SourceConfig]:

@@ -6,9 +6,8 @@ backup says of itself), `archive` (the folder), `placing` (all files or none, th
 
 from app.backup.archive import Archive
 from app.backup.command import listed, newest_of_each, restore, take, verify
-from app.backup.kinds import configured, kinds
 from app.backup.manifest import KINDS, Backup, KindName
-from app.backup.settings import BackupSettings
+from app.backup.settings import BackupSettings, configured
 from app.backup.standing import Standings, line, watch
 from app.sources.base import SourceConfig
 
@@ -21,7 +20,6 @@ __all__ = [
     "SourceConfig",
     "Standings",
     "configured",
-    "kinds",
     "line",
     "listed",
     "newest_of_each",

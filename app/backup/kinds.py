@@ -1,4 +1,4 @@
-"""Which kinds are configured, and with what."""
+"""The kinds, each with what is configured for it."""
 
 from __future__ import annotations
 
@@ -29,15 +29,3 @@ def kinds(settings: BackupSettings, sources: Mapping[str, SourceConfig], roots: 
         "duckdb": DuckDBKind(analytics.snapshots if isinstance(analytics, DuckDBConfig) else None),
         "config": ConfigKind(settings.config, roots),
     }
-
-
-def configured(settings: BackupSettings, sources: Mapping[str, SourceConfig]) -> tuple[KindName, ...]:
-    """Those that `all` takes."""
-    given: dict[KindName, bool] = {
-        "grafana": settings.grafana is not None,
-        "clickhouse": settings.clickhouse is not None,
-        "prometheus": settings.prometheus is not None,
-        "duckdb": isinstance(sources.get(settings.duckdb.source), DuckDBConfig),
-        "config": True,
-    }
-    return tuple(kind for kind, there in given.items() if there)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field, HttpUrl, SecretStr
 
-from app.sources.base import Name, Strict
+from app.backup.manifest import KindName
+from app.sources.base import Name, SourceConfig, Strict
+from app.sources.duckdb import DuckDBConfig
 
 
 class GrafanaBackup(Strict):
@@ -65,3 +68,15 @@ class BackupSettings(Strict):
     prometheus: PrometheusBackup | None = None
     duckdb: DuckDBBackup = DuckDBBackup()
     config: ConfigBackup = ConfigBackup()
+
+
+def configured(settings: BackupSettings, sources: Mapping[str, SourceConfig]) -> tuple[KindName, ...]:
+    """Those that `all` takes."""
+    given: dict[KindName, bool] = {
+        "grafana": settings.grafana is not None,
+        "clickhouse": settings.clickhouse is not None,
+        "prometheus": settings.prometheus is not None,
+        "duckdb": isinstance(sources.get(settings.duckdb.source), DuckDBConfig),
+        "config": True,
+    }
+    return tuple(kind for kind, there in given.items() if there)
