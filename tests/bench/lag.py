@@ -1,7 +1,7 @@
 """How late the bridge's event loop runs while it builds answers of 100,000 points: what everybody else waits longer for.
 
-Measured inside the bridge (`probed`) on core 0; stores and asker are on core 1. Judged by what the bridge's own work is of it, all
-threads together: a program that does not belong here makes the loop late as well, and that stands beside.
+Measured inside the bridge (`probed`) on core 0; stores and asker are on core 1. Judged by what the bridge's own work is of it,
+all threads together: a program that does not belong here makes the loop late as well, and that stands beside.
 """
 
 from __future__ import annotations
