@@ -10,8 +10,10 @@ import argparse
 import asyncio
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ParamSpec
 
 from tests.bench.columns import columns
 from tests.bench.fan_out import measured
@@ -24,6 +26,8 @@ from tests.bench.replicas import replicas
 from tests.bench.report import Line, report
 from tests.bench.thinning import thinning
 from tests.servers.world import Stores, running_stores
+
+P = ParamSpec("P")
 
 #: Each on what it makes itself.
 _ALONE: Mapping[str, Callable[[int], list[Line]]] = {"columns": columns, "thinning": thinning, "lag": lag}
@@ -51,17 +55,23 @@ def main() -> int:
 
 
 def _measured(wanted: Sequence[str], rounds: int) -> list[Line]:
-    lines = [line for name, part in _ALONE.items() if name in wanted for line in part(rounds)]
-    in_world = [part for name, part in _IN_WORLD.items() if name in wanted]
-    on_points = [part for name, part in _ON_POINTS.items() if name in wanted]
-    if in_world:
+    lines = _each(_ALONE, wanted, rounds)
+    if any(name in wanted for name in _IN_WORLD):
         with tempfile.TemporaryDirectory() as name, running_stores(Path(name), hours=17, instances=5) as stores:
-            for part in in_world:
-                lines += part(stores, Path(name), rounds)
-    if on_points:
+            lines += _each(_IN_WORLD, wanted, stores, Path(name), rounds)
+    if any(name in wanted for name in _ON_POINTS):
         with tempfile.TemporaryDirectory() as name, point_stores(Path(name)) as filled:
-            for measure in on_points:
-                lines += measure(filled, Path(name), rounds)
+            lines += _each(_ON_POINTS, wanted, filled, Path(name), rounds)
+    return lines
+
+
+def _each(parts: Mapping[str, Callable[P, list[Line]]], wanted: Sequence[str], *given: P.args, **more: P.kwargs) -> list[Line]:
+    lines = []
+    for name, part in parts.items():
+        if name in wanted:
+            begun_s = time.monotonic()
+            lines += part(*given, **more)
+            print(f"{name}: {time.monotonic() - begun_s:.0f} s", file=sys.stderr)
     return lines
 
 

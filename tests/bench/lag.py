@@ -1,6 +1,7 @@
 """How late the bridge's event loop runs while it builds answers of 100,000 points: what everybody else waits longer for.
 
-Measured inside the bridge (`probed`), which has core 0 for itself: stores and asker are on core 1, or their work would count.
+Measured inside the bridge (`probed`) on core 0; stores and asker are on core 1. Judged by what the bridge's own work is of it,
+all threads together: a program that does not belong here makes the loop late as well, and that stands beside.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from tests.bench.report import Line
 
 _ASKINGS = 10
 _TARGET_MS = 10.0
+#: (how late, of that the bridge's own work), ms
+Tick = tuple[float, float]
 _METRICS = {"of_clickhouse": "ClickHouse", "of_duckdb": "DuckDB", "of_prometheus": "Prometheus"}
 
 
 def lag(rounds: int) -> list[Line]:
     """The lines of the report."""
-    late: dict[tuple[str, str], list[float]] = {}
-    idle: list[float] = []
+    late: dict[tuple[str, str], list[Tick]] = {}
+    idle: list[Tick] = []
     with (
         tempfile.TemporaryDirectory() as name,
         on_core(1),
@@ -48,29 +51,31 @@ def lag(rounds: int) -> list[Line]:
     return [_line(form, {metric: late[form, metric] for metric in _METRICS}, idle) for form in contracts]
 
 
-def _taken(port: int) -> list[float]:
-    seen: list[float] = json.loads(get(port, "/bench/lag"))
+def _taken(port: int) -> list[Tick]:
+    seen: list[Tick] = json.loads(get(port, "/bench/lag"))
     return seen
 
 
-def _idle(port: int) -> list[float]:
+def _idle(port: int) -> list[Tick]:
     get(port, "/bench/lag")
     time.sleep(0.5)
     return _taken(port)
 
 
-def _line(form: str, late: Mapping[str, list[float]], idle: list[float]) -> Line:
+def _line(form: str, late: Mapping[str, list[Tick]], idle: list[Tick]) -> Line:
     worst = {metric: _p999(seen) for metric, seen in late.items()}
-    ours = ", ".join(f"{_METRICS[metric]} {ms:.1f}" for metric, ms in worst.items())
+    ours = ", ".join(f"{_METRICS[metric]} {own_ms:.1f} (in all {ms:.1f})" for metric, (ms, own_ms) in worst.items())
+    most = max(own_ms for _, own_ms in worst.values())
     return Line(
-        f"the event loop's lateness while 100,000 points are answered {form}, p99.9",
+        f"the event loop's lateness by the bridge's own work while 100,000 points are answered {form}, p99.9",
         f"{ours} ms",
-        f"{_p999(idle):.1f} ms (idle)",
-        f"{max(worst.values()):.1f} ms",
+        f"{_p999(idle)[0]:.1f} ms (idle, in all)",
+        f"{most:.1f} ms",
         f"<= {_TARGET_MS:g} ms",
-        max(worst.values()) <= _TARGET_MS,
+        most <= _TARGET_MS,
     )
 
 
-def _p999(seen: list[float]) -> float:
-    return float(np.percentile(seen, 99.9))
+def _p999(seen: list[Tick]) -> tuple[float, float]:
+    late, own = np.percentile(np.array(seen), 99.9, axis=0).tolist()
+    return late, own
