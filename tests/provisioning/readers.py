@@ -54,8 +54,8 @@ def _haproxy(text: str) -> Iterator[tuple[str, object]]:
     yield from _behind("one host", variables)
     yield "one host: HAProxy for Prometheus", variables["LB_PROMETHEUS_LISTEN"]
     yield "one host: HAProxy's metrics", variables["LB_STATS_LISTEN"]
-    yield "HAProxy's folder of certificates", str(Path(variables["LB_CERTIFICATE"]).parent)
-    yield "HAProxy's folder of certificates", str(Path(variables["LB_CLIENT_CA"]).parent)
+    yield "where HAProxy finds its certificate", variables["LB_CERTIFICATE"]
+    yield "where HAProxy finds its clients' authority", variables["LB_CLIENT_CA"]
     yield "HAProxy's certificate", Path(variables["LB_CERTIFICATE"]).name
     yield "HAProxy's backend", _found(r"default_backend (be_bridge)\b", text)
 
@@ -171,7 +171,8 @@ def _compose_stores(services: Mapping[str, Any]) -> Iterator[tuple[str, object]]
         yield f"redis {name} port", services[f"redis-{name}"]["ports"][0].rpartition(":")[2]
     yield "clickhouse HTTP port", _found(r":(\d+)/ping", str(services["clickhouse"]["healthcheck"]))
     folders = dict((*mounts(services["haproxy"]), *mounts(services["clickhouse"])))
-    yield "HAProxy's folder of certificates", folders["./provisioning/secrets/tls"]
+    yield "where HAProxy finds its certificate", folders["./provisioning/secrets/tls/haproxy.pem"]
+    yield "where HAProxy finds its clients' authority", folders["./provisioning/secrets/tls/ca.crt"]
     yield "ClickHouse's folder of backups", folders["clickhouse-backups"]
 
 
