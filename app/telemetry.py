@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: the bounds of what is counted by how long it took
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Telemetry:
@@ -23,13 +24,13 @@ class Telemetry:
         self.build_info = Gauge("bridge_build_info", "The running version", ("version",), registry=registry)
         self.http_requests = Counter("bridge_http_requests", "Requests answered", ("route", "status"), registry=registry)
         self.http_seconds = Histogram(
-            "bridge_http_request_seconds", "Time to answer a request", ("route",), registry=registry, buckets=_SECONDS
+            "bridge_http_request_seconds", "Time to answer a request", ("route",), registry=registry, buckets=SECONDS
         )
         self.queries = Counter("bridge_queries", "Queries (targets) by outcome", ("status",), registry=registry)
         self.inflight = Gauge("bridge_inflight", "Queries being answered", registry=registry)
         self.source_up = Gauge("bridge_source_up", "1 if the source's last answer was one", ("source",), registry=registry)
         self.source_seconds = Histogram(
-            "bridge_source_request_seconds", "Time of one asking", ("source",), registry=registry, buckets=_SECONDS
+            "bridge_source_request_seconds", "Time of one asking", ("source",), registry=registry, buckets=SECONDS
         )
         self.source_errors = Counter("bridge_source_errors", "Askings that failed", ("source", "kind"), registry=registry)
         self.cancelled = Counter("bridge_source_cancelled", "Askings given up by their caller", ("source",), registry=registry)
