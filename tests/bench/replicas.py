@@ -96,12 +96,12 @@ def _line(name: str, seen: list[_Round], simpler: list[_Round] | None) -> Line:
     cpu_us = statistics.median(one.counted.cpu_s / (one.load.per_s * LOAD_S) * 1e6 for one in seen)
     ratio = sum(one.counted.hits for one in seen) / sum(one.counted.hits + one.counted.asked for one in seen)
     what = f"{name}, a new dashboard of 20 panels, {os.cpu_count()} cores in all"
-    ours = f"{per_s:.0f}/s, {ratio:.2%} hits, {cpu_us:.0f} us of processor an answer"
+    ours = f"{per_s:.0f}/s, {ratio:.2%} hits, {cpu_us:.0f} us CPU"
     if simpler is None:
         return Line(what, ours, "", "", "", True)
     more = asked / sum(one.at_the_store for one in simpler)
-    result = f"x{per_s / _per_s(simpler):.2f}; askings at the store x{more:.2f}"
-    return Line(what, ours, f"{_per_s(simpler):.0f}/s (the line above)", result, "askings <= x1.1", more <= 1.1)
+    result = f"x{per_s / _per_s(simpler):.2f}; askings x{more:.2f}"
+    return Line(what, ours, f"{_per_s(simpler):.0f}/s (above)", result, "askings <= x1.1", more <= 1.1)
 
 
 def _per_s(seen: list[_Round]) -> float:
