@@ -45,6 +45,7 @@ def serve(config: Path | None) -> int:
     gc.freeze()
     _stop_in_good_order()
     server.run()
+    gc.unfreeze()  # else what DuckDB would clear away at the end is reported as leaked
     return 0 if server.started else 1
 
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 import clickhouse_connect
-import numpy as np
 from clickhouse_connect.driver import AsyncClient, Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, InternalError, OperationalError, ProgrammingError
+from clickhouse_connect.driver.query import QueryResult
 from pydantic import Field, SecretStr, model_validator
 
 from app.errors import (
@@ -32,8 +32,8 @@ from app.errors import (
 )
 from app.sources.base import ErrorTable, SourceConfig
 
-#: What a statement brings back: column name -> its cells, an array.
-Columns = Mapping[str, Any]
+#: What a statement brings back: column name -> its cells.
+Columns = Mapping[str, Sequence[Any]]
 
 #: How long a KILL QUERY may take.
 KILL_S = 1.0
@@ -130,7 +130,7 @@ class Wire:
         """See Link."""
         client, _ = await self._clients()
         settings = _settable(client, _limits(self._config)) | {"query_id": query_id}
-        result = await client.query(text, parameters=params, settings=settings, use_numpy=True)
+        result = await client.query(text, parameters=params, settings=settings, column_oriented=True)
         if not result.summary.get("query_id"):
             raise ValueError("an answer without ClickHouse's headers: something else answered")
         return _columns(result)
@@ -234,7 +234,7 @@ class Embedded:
     def _query(self, query_id: str, text: str, params: dict[str, Any]) -> Columns:
         client = self._client()
         settings = _settable(client, _limits(self._config)) | {"log_comment": query_id}
-        return _columns(client.query(text, parameters=params, settings=settings, use_numpy=True))
+        return _columns(client.query(text, parameters=params, settings=settings, column_oriented=True))
 
     def _kill(self, query_id: str) -> None:
         self._client().command("KILL QUERY WHERE Settings['log_comment'] = {id:String} ASYNC", parameters={"id": query_id})
@@ -254,12 +254,8 @@ class Embedded:
             client.close()
 
 
-def _columns(result: Any) -> Columns:
-    """The columns of the driver's one array: its fields, or its columns where all have the same type."""
-    found, names = result.np_result, result.column_names
-    if not len(found):
-        return {}
-    return {name: np.ascontiguousarray(found[name] if found.dtype.names else found[:, place]) for place, name in enumerate(names)}
+def _columns(result: QueryResult) -> Columns:
+    return dict(zip(result.column_names, result.result_columns, strict=True))
 
 
 def _limits(config: ClickHouseAddress) -> dict[str, Any]:

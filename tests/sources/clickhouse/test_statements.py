@@ -31,10 +31,9 @@ def test_labels_and_filters_are_filled_in_and_only_what_the_text_names_is_bound(
     ask = Ask("m", SPAN, ("broker",), (Matcher("broker", "=|", ("b1", "b2")), Matcher("size", ">", ("3",))))
     found = read(sql, broker="broker_id").statement(ask)
     assert found.text == (
-        "SELECT * REPLACE (ifNull(toFloat64(value), nan) AS value) FROM (\n"
         "SELECT ts AS time, ifNull(toString(broker_id), '') AS broker,  1 AS value FROM t WHERE ts > {from_ms:Int64} "
         "AND ifNull(toString(broker_id), '') IN {w0:Array(String)} "
-        "AND toFloat64OrNull(ifNull(toString(size), '')) > {w1:Float64} GROUP BY ALL\n)"
+        "AND toFloat64OrNull(ifNull(toString(size), '')) > {w1:Float64} GROUP BY ALL"
     )
     assert found.params == (("from_ms", 60_000), ("w0", ("b1", "b2")), ("w1", 3.0))
     assert (found.source, found.metric, found.range, found.labels) == ("history", "m", SPAN, ("broker",))
