@@ -44,7 +44,10 @@ async def test_a_rolling_restart_a_crash_and_a_reload_of_haproxy_lose_no_request
 
 async def test_what_is_under_way_in_a_bridge_that_is_told_to_stop_is_finished(own: Stores, stack: Stack, tmp_path: Path) -> None:
     async with FaultProxy(own.clickhouse.port) as slow:
-        replicas = Fleet(tmp_path, 2, lambda _: settings(own, {"clickhouse": slow.port}), lame_duck_s=3.0)
+        values = settings(own, {"clickhouse": slow.port})
+        for source in values["sources"].values():
+            source["policy"]["fresh_s"] = 10.0  # the live part must not grow old while the slow one is waited for
+        replicas = Fleet(tmp_path, 2, lambda _: values, lame_duck_s=3.0)
         with replicas as fleet, other_balancer(tmp_path / "lb", stack, *fleet.ports) as balancer:
             async with session(stack, balancer.url) as asker:
 
