@@ -135,9 +135,6 @@ class Notice:
     text: str
 
 
-#: fits two bytes
-_FEW = 1 << 16
-
 _NO_TIMES: Times = np.empty(0, dtype=np.int64)
 _NO_VALUES: Values = np.empty(0, dtype=np.float64)
 
@@ -242,61 +239,6 @@ def _put_together(pieces: Sequence[tuple[Times, Values]]) -> tuple[Times, Values
     times = times[order]
     last = np.append(times[1:] != times[:-1], True)
     return times[last], values[order][last]
-
-
-def frame_of_columns(time: Times, value: Values, labels: Mapping[str, Sequence[Any]], **rest: Any) -> Frame:
-    """Long rows (one time, one value, one column per label), in any order, as a frame.
-
-    The columns have equal lengths; label cells become text, None the empty text. Where a label set has the same time twice, the
-    last row wins.
-    """
-    if not len(time):
-        return Frame(**rest)
-    names = sorted(labels)
-    codes = np.zeros(len(time), dtype=np.int64)
-    levels: list[list[str]] = []
-    for name in names:
-        found, places = _levels(labels[name])
-        codes = codes * len(found) + places
-        levels.append(found)
-    order = _order(time, codes)
-    codes, time, value = codes[order], time[order], value[order]
-    last = np.append((codes[1:] != codes[:-1]) | (time[1:] != time[:-1]), True)
-    codes, time, value = codes[last], time[last], value[last]
-    starts = np.flatnonzero(np.append(True, codes[1:] != codes[:-1]))
-    return Frame(
-        time=np.ascontiguousarray(time, dtype=np.int64),
-        value=np.ascontiguousarray(value, dtype=np.float64),
-        series=tuple(_decode(int(codes[start]), names, levels) for start in starts),
-        offsets=(*(int(start) for start in starts), len(time)),
-        **rest,
-    )
-
-
-def _levels(cells: Sequence[Any]) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """The distinct texts of a column, sorted, and each cell's place among them."""
-    # A dictionary beats sorting long columns of text.
-    texts = {cell: "" if cell is None else str(cell) for cell in dict.fromkeys(cells)}
-    found = sorted(set(texts.values()))
-    rank = {text: place for place, text in enumerate(found)}
-    place_of = {cell: rank[text] for cell, text in texts.items()}
-    return found, np.fromiter(map(place_of.__getitem__, cells), dtype=np.int64, count=len(cells))
-
-
-def _order(time: Times, codes: npt.NDArray[np.int64]) -> Places:
-    """By code, then by time, equal ones as they came."""
-    if (time[1:] >= time[:-1]).all() and codes.max() < _FEW:
-        # As most rows come. Short integers are sorted by counting them.
-        return np.argsort(codes.astype(np.uint16), kind="stable")
-    return np.lexsort((time, codes))
-
-
-def _decode(code: int, names: list[str], levels: list[list[str]]) -> Labels:
-    cells: list[tuple[str, str]] = []
-    for name, level in zip(reversed(names), reversed(levels), strict=True):
-        code, place = divmod(code, len(level))
-        cells.append((name, level[place]))
-    return tuple(reversed(cells))
 
 
 Status = Literal["fresh", "stale", "partial", "error"]

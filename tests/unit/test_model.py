@@ -5,52 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.model import Frame, Matcher, Notice, Statement, TimeRange, frame_of_columns, frame_of_parts, instant_text
+from app.model import Frame, Matcher, Notice, Statement, TimeRange, frame_of_parts, instant_text
 from tests.unit.frames import frame, shown
 
 
-def test_long_rows_in_any_order_become_sorted_series() -> None:
-    found = frame_of_columns(
-        np.array([3000, 1000, 2000, 1000]),
-        np.array([1.0, 2.0, 3.0, 4.0]),
-        {"broker": ["x", "y", "x", "y"], "account": ["1", None, "1", "2"]},
-    )
-    assert shown(found) == {
-        "account=,broker=y": {1000: 2.0},
-        "account=1,broker=x": {2000: 3.0, 3000: 1.0},
-        "account=2,broker=y": {1000: 4.0},
-    }
-
-
-def test_of_two_rows_for_one_instant_the_last_wins() -> None:
-    found = frame_of_columns(np.array([1000, 1000]), np.array([1.0, 2.0]), {})
-    assert shown(found) == {"": {1000: 2.0}}
-
-
-def test_no_rows_make_an_empty_frame_that_keeps_its_remarks() -> None:
-    found = frame_of_columns(np.array([], dtype=np.int64), np.array([]), {"a": []}, covers_to_ms=7)
+def test_no_pieces_make_an_empty_frame_that_keeps_its_remarks() -> None:
+    found = frame_of_parts([], covers_to_ms=7)
     assert (len(found), found.series, found.covers_to_ms) == (0, (), 7)
-
-
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 20), st.sampled_from("ab"), st.sampled_from("xyz"), st.integers(-5, 5)),
-        unique_by=lambda row: row[:3],
-        max_size=60,
-    )
-)
-def test_columns_and_series_hold_the_same_rows(rows: list[tuple[int, str, str, int]]) -> None:
-    found = frame_of_columns(
-        np.array([row[0] for row in rows], dtype=np.int64),
-        np.array([row[3] for row in rows], dtype=np.float64),
-        {"one": [row[1] for row in rows], "two": [row[2] for row in rows]},
-    )
-    again = [
-        (int(time), dict(labels)["one"], dict(labels)["two"], int(value))
-        for labels, times, values in found.runs()
-        for time, value in zip(times, values, strict=True)
-    ]
-    assert again == sorted(rows, key=lambda row: (row[1], row[2], row[0]))
 
 
 def test_selecting_rows_leaves_out_series_that_have_none_left() -> None:
