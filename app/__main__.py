@@ -34,11 +34,12 @@ def parser() -> argparse.ArgumentParser:
     _config_option(demo)
     demo.set_defaults(run=commands.demo)
 
-    check = commands_of.add_parser("check", help="check configuration and catalogue; every mistake is listed")
+    check = commands_of.add_parser("check", help="check configuration, catalogue and dashboards; every mistake is listed")
     _config_option(check)
     check.add_argument("--catalog", type=Path, help="check this folder of catalogue files in place of the configured one")
+    check.add_argument("--dashboards", type=Path, metavar="FOLDER", help=f"Grafana's dashboards (default {commands.DASHBOARDS})")
     check.add_argument("--connect", action="store_true", help="also ask each source")
-    check.set_defaults(run=lambda args: commands.check(args.config, args.catalog, args.connect))
+    check.set_defaults(run=lambda args: commands.check(args.config, args.catalog, args.dashboards, args.connect))
 
     query = commands_of.add_parser("query", help="ask a running bridge for a metric")
     query.add_argument("metric")

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from app.catalog import Catalogue, load_folder
 from app.config import read_settings
 from dashboards import bridge, subjects
+from dashboards.today import as_json
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "provisioning" / "grafana" / "dashboards"
@@ -38,8 +39,8 @@ def texts() -> Mapping[str, str]:
     return {f"{make.__name__}.json": _text(make(known).build()) for make in ALL}
 
 
-def _text(dashboard: object) -> str:
-    return json.dumps(dashboard, cls=JSONEncoder, indent=1, ensure_ascii=False) + "\n"
+def _text(dashboard: Dashboard) -> str:
+    return json.dumps(as_json(dashboard), indent=1, ensure_ascii=False) + "\n"
 
 
 def main() -> int:

@@ -24,6 +24,11 @@ AnyPanel = TypeVar("AnyPanel", stat.Panel, timeseries.Panel, table.Panel, bargau
 Calc = Literal["lastNotNull", "sum", "min", "max", "mean"]
 
 
+def rows(title: str, text: str, datasource: DataSourceRef, points: int = MOST_POINTS) -> table.Panel:
+    """A table."""
+    return described(table.Panel(), title, text, datasource, points).show_header(True)
+
+
 def described(panel: AnyPanel, title: str, text: str, datasource: DataSourceRef, points: int = MOST_POINTS) -> AnyPanel:
     """What every panel has."""
     return panel.title(title).description(text).datasource(datasource).max_data_points(points)
@@ -131,7 +136,7 @@ class Panels:
         named = DataTransformerConfig(
             "organize", options={"excludeByName": {}, "indexByName": order, "renameByName": {corner: name} | titles}
         )
-        panel = described(table.Panel(), title, self._text(metrics, note), BRIDGE).with_target(Made(asked))
+        panel = rows(title, self._text(metrics, note), BRIDGE).with_target(Made(asked))
         panel = panel.with_transformation(grouped).with_transformation(named)
         for metric in metrics:
             # A unit that the data source sends counts more than the panel's, an override counts more than both.
@@ -159,7 +164,7 @@ class Panels:
             },
         )
         text = f"{event.entry.description} At most 1000 are shown. Source: {event.read.source}."
-        panel = described(table.Panel(), title or event.entry.title, text, BRIDGE).with_target(Made(EventsTarget(name, obeyed)))
+        panel = rows(title or event.entry.title, text, BRIDGE).with_target(Made(EventsTarget(name, obeyed)))
         newest = common.TableSortByFieldState().display_name("Time").desc(True)
         time, what = [DynamicConfigValue("custom.width", 180)], [DynamicConfigValue("custom.width", 260)]
         return panel.with_transformation(named).sort_by([newest]).override_by_name("Time", time).override_by_name("What", what)
@@ -170,7 +175,7 @@ class Panels:
         target = RowsTarget(params, {"metric": "string", "status": "string", "age_s": "number"})
         text = (
             "State and age of the bridge's answer for each metric, over the last hour whatever range is chosen. "
-            "fresh: asked less than 10 s ago. stale: its source does not answer, what was known before stands in, as old as said. "
+            "fresh: asked less than 10 s ago. stale: its source does not answer, what was known before stands in, of that age. "
             "partial: a part is missing or from a fallback. A metric without a line has no answer at all, "
             "or no data in that hour; its panel says which."
         )
@@ -182,7 +187,7 @@ class Panels:
                 "renameByName": {"metric": "Metric", "status": "State", "age_s": "Age"},
             },
         )
-        panel = described(table.Panel(), "Data: state and age", text, ROWS, STAT_POINTS).with_target(Made(target))
+        panel = rows("Data: state and age", text, ROWS, STAT_POINTS).with_target(Made(target))
         return (
             panel.with_transformation(named)
             .cell_height(look.TableCellHeight.SM)
@@ -229,7 +234,7 @@ def _sources(metric: Metric) -> str:
 
 def _link(subject: str, label: str) -> DynamicConfigValue:
     url = f"/d/{subject}?var-{label}=${{__value.raw}}&${{__url_time_range}}"
-    return DynamicConfigValue("links", [{"title": "Show it alone", "url": url, "targetBlank": False}])
+    return DynamicConfigValue("links", [{"title": "More of this one", "url": url, "targetBlank": False}])
 
 
 def _states() -> DynamicConfigValue:
