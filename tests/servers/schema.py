@@ -15,7 +15,7 @@ _COMPILER = FOLDER / "node_modules" / "typescript" / "bin" / "tsc"
 
 
 def complaints(dashboards: Mapping[str, str], folder: Path) -> str:
-    """What the compiler says of JSON texts that claim to be dashboards, each under its name; nothing when all are. `folder` is scratch."""
+    """What the compiler says of texts that claim to be dashboards, by name; nothing when all are. `folder` is scratch."""
     node = shutil.which("node")
     if node is None or not _COMPILER.exists() or not _TYPES.is_dir():
         raise RuntimeError("node or tests/node/node_modules is missing; `make test` installs both")
