@@ -9,14 +9,14 @@ from app.catalog import Catalogue
 from dashboards import limits
 from dashboards.board import Board
 from dashboards.limits import BAD, GOOD, NOTE, WARN, Steps
-from dashboards.panels import STAT_POINTS, curves, described, figure, limited, rows
+from dashboards.panels import curves, described, figure, limited, rows
 from dashboards.targets import PROMETHEUS, prometheus
 
 _RATE = "[$__rate_interval]"
 
 
 def _stat(title: str, text: str, expression: str, unit: str, steps: Steps = limits.NONE) -> stat.Panel:
-    panel = described(stat.Panel(), title, text, PROMETHEUS, STAT_POINTS).unit(unit)
+    panel = described(stat.Panel(), title, text, PROMETHEUS).unit(unit)
     return figure(panel, "lastNotNull", steps).with_target(prometheus(expression, title))
 
 
@@ -95,7 +95,7 @@ def _figures() -> list[stat.Panel]:
 
 def _sources() -> table.Panel:
     text = "Each source of each replica, as its last asking went. The age of a snapshot (DuckDB) is below."
-    panel = rows("Data: state of the sources", text, PROMETHEUS, STAT_POINTS)
+    panel = rows("Data: state of the sources", text, PROMETHEUS)
     panel = panel.with_target(prometheus("min by (source) (bridge_source_up)", "", "A", instant=True))
     panel = panel.with_target(prometheus("max by (source) (bridge_breaker_state)", "", "B", instant=True))
     panel = panel.with_target(prometheus("max by (source) (bridge_oldest_served_seconds)", "", "C", instant=True))

@@ -17,8 +17,10 @@ from dashboards import limits
 from dashboards.targets import BRIDGE, ROWS, BridgeTarget, EventsTarget, Made, RowsTarget
 
 MOST_POINTS = 1000
-#: A figure's small curve needs no more.
-STAT_POINTS = 120
+#: "Now" is the newest value of the last minutes; older ones are no value of now (an account whose margin is no more in use).
+NOW = "5m"
+#: Figures of what happens now and then are those of the clock hour.
+HOUR = "1h"
 
 AnyPanel = TypeVar("AnyPanel", stat.Panel, timeseries.Panel, table.Panel, bargauge.Panel)
 Calc = Literal["lastNotNull", "sum", "min", "max", "mean"]
@@ -62,6 +64,11 @@ def limited(panel: timeseries.Panel, steps: limits.Steps) -> timeseries.Panel:
     return panel.thresholds(limits.thresholds(steps)).thresholds_style(style)
 
 
+def logarithmic(panel: timeseries.Panel) -> timeseries.Panel:
+    """For values of which the small ones matter while others are a thousand times as large."""
+    return panel.scale_distribution(common.ScaleDistributionConfig().type(look.ScaleDistribution.LOG).log(10))
+
+
 def figure(panel: stat.Panel, calc: Calc, steps: limits.Steps, fields: str = "", curve: bool = True) -> stat.Panel:
     """How one large figure looks."""
     reduced = common.ReduceDataOptions().values(False).calcs([calc]).fields(fields)
@@ -78,39 +85,53 @@ def figure(panel: stat.Panel, calc: Calc, steps: limits.Steps, fields: str = "",
 
 @dataclass(frozen=True, slots=True)
 class Panels:
-    """Panels over the bridge's metrics; `variables` are the dashboard's lists, which a panel obeys where it has the label."""
+    """Panels over the bridge's metrics.
+
+    `variables` are the dashboard's lists, which a panel obeys where it has the label. `bucket` is the shortest bucket of a
+    figure's small curve: long enough that the dashboard's own range needs no thinning.
+    """
 
     catalogue: Catalogue
     variables: tuple[str, ...] = ()
+    bucket: str = "1m"
 
     def value(
-        self, metric: str, calc: Calc = "lastNotNull", title: str = "", note: str = "", where: Mapping[str, str] | None = None
+        self,
+        metric: str,
+        calc: Calc = "lastNotNull",
+        title: str = "",
+        note: str = "",
+        where: Mapping[str, str] | None = None,
+        step: str = "${__interval:raw}",
     ) -> stat.Panel:
         """One figure over everything that is chosen, with its curve."""
         entry = self._metric(metric).entry
-        target = replace(self._target(metric), options=dict(where or {}))
-        panel = described(stat.Panel(), title or _short(entry.title), self._text((metric,), note), BRIDGE, STAT_POINTS)
-        return figure(panel.unit(entry.unit), calc, limits.LIMITS.get(metric, limits.NONE)).with_target(Made(target))
+        target = replace(self._target(metric), options={"step": step, **(where or {})})
+        panel = described(stat.Panel(), title or _short(entry.title), self._text((metric,), note), BRIDGE)
+        made = figure(panel.unit(entry.unit), calc, limits.LIMITS.get(metric, limits.NONE)).with_target(Made(target))
+        return made.interval(self.bucket)
 
-    def worst(self, metric: str, by: str, calc: Literal["min", "max"], title: str, note: str = "") -> stat.Panel:
+    def worst(
+        self, metric: str, by: str, calc: Literal["min", "max"], title: str, note: str = "", hourly: bool = False
+    ) -> stat.Panel:
         """The figure of the one that is worst off."""
         entry = self._metric(metric).entry
-        target = replace(self._target(metric, by), options={"instant": True, "format": "table"})
-        panel = described(stat.Panel(), title, self._text((metric,), note), BRIDGE, STAT_POINTS)
+        target = replace(self._target(metric, by), options=_newest(hourly))
+        panel = described(stat.Panel(), title, self._text((metric,), note), BRIDGE)
         made = figure(panel.unit(entry.unit), calc, limits.LIMITS.get(metric, limits.NONE), "/^value$/", curve=False)
-        return made.with_target(Made(target))
+        return made.with_target(Made(target)).time_from("2h" if hourly else NOW).interval(self._resolution(metric))
 
     def lines(self, metric: str, *by: str, title: str = "", note: str = "") -> timeseries.Panel:
         """A curve for each of the labels' values."""
         entry = self._metric(metric).entry
         panel = described(timeseries.Panel(), title or self._title(metric, by), self._text((metric,), note), BRIDGE)
         panel = limited(curves(panel.unit(entry.unit)), limits.LIMITS.get(metric, limits.NONE))
-        return panel.with_target(Made(self._target(metric, *by)))
+        return panel.interval(self._resolution(metric)).with_target(Made(self._target(metric, *by)))
 
     def several(self, title: str, *metrics: str, note: str = "") -> timeseries.Panel:
         """Metrics of one unit in one panel, each over everything that is chosen."""
         panel = described(timeseries.Panel(), title, self._text(metrics, note), BRIDGE)
-        panel = curves(panel.unit(self._metric(metrics[0]).entry.unit))
+        panel = curves(panel.unit(self._metric(metrics[0]).entry.unit)).interval(self._resolution(*metrics))
         for place, metric in enumerate(metrics):
             panel = panel.with_target(Made(replace(self._target(metric), ref_id=chr(ord("A") + place))))
         return panel
@@ -123,10 +144,9 @@ class Panels:
         stacked = common.StackingConfig().mode(look.StackingMode.NORMAL).group("A")
         return panel.stacking(stacked).interval(interval).with_target(Made(self._target(metric, *by)))
 
-    def matrix(self, title: str, by: str, *metrics: str, note: str = "", step: str = "", link: str = "") -> table.Panel:
+    def matrix(self, title: str, by: str, *metrics: str, note: str = "", hourly: bool = False, link: str = "") -> table.Panel:
         """A row for each value of the label, a column for each metric: what it is now."""
-        options: dict[str, object] = {"instant": True, "format": "table"} | ({"step": step} if step else {})
-        asked = BridgeTarget(metrics, (by,), self._obeyed(metrics), options)
+        asked = BridgeTarget(metrics, (by,), self._obeyed(metrics), _newest(hourly))
         corner, name = f"{by}\\metric", self.catalogue.label(by).title
         grouped = DataTransformerConfig(
             "groupingToMatrix", options={"columnField": "metric", "rowField": by, "valueField": "value", "emptyValue": "null"}
@@ -138,6 +158,7 @@ class Panels:
         )
         panel = rows(title, self._text(metrics, note), BRIDGE).with_target(Made(asked))
         panel = panel.with_transformation(grouped).with_transformation(named)
+        panel = panel.time_from("2h" if hourly else NOW).interval(self._resolution(*metrics))
         for metric in metrics:
             # A unit that the data source sends counts more than the panel's, an override counts more than both.
             panel = panel.override_by_name(titles[metric], self._column(metric))
@@ -187,7 +208,7 @@ class Panels:
                 "renameByName": {"metric": "Metric", "status": "State", "age_s": "Age"},
             },
         )
-        panel = rows("Data: state and age", text, ROWS, STAT_POINTS).with_target(Made(target))
+        panel = rows("Data: state and age", text, ROWS).with_target(Made(target))
         return (
             panel.with_transformation(named)
             .cell_height(look.TableCellHeight.SM)
@@ -200,6 +221,10 @@ class Panels:
 
     def _obeyed(self, metrics: Sequence[str]) -> tuple[str, ...]:
         return tuple(label for label in self.variables if all(label in self._metric(one).entry.labels for one in metrics))
+
+    def _resolution(self, *metrics: str) -> str:
+        """The shortest step that makes sense: how often the data comes."""
+        return f"{max(self._metric(one).entry.resolution_s for one in metrics)}s"
 
     def _metric(self, name: str) -> Metric:
         return self.catalogue.metric(name)
@@ -218,6 +243,11 @@ class Panels:
             f"- **{_short(one.entry.title)}**: {one.entry.description} {_sources(one)}" for one in map(self._metric, metrics)
         ]
         return "\n".join([*([note, ""] if note else []), *lines])
+
+
+def _newest(hourly: bool) -> dict[str, object]:
+    """The newest value of each label's value, as a table."""
+    return {"instant": True, "format": "table"} | ({"step": HOUR} if hourly else {})
 
 
 def _short(title: str) -> str:

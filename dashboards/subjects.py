@@ -5,12 +5,13 @@ from __future__ import annotations
 from app.catalog import Catalogue
 from dashboards.board import Board, uid
 from dashboards.limits import BAD, GOOD, thresholds
-from dashboards.panels import Panels
+from dashboards.panels import HOUR, Panels, logarithmic
 
 SLIPPAGE = (
     "**Sign: positive is worse for the account**, for buys and sells alike. Some platforms show the opposite (negative = loss), "
     "and brokers report it as seen by the house. One pip is 10 points on symbols of 3 or 5 digits."
 )
+THIS_HOUR = "Of the clock hour that is running (the one before where this one has none yet)."
 _CALCULATED = "The bridge computes it from all chosen accounts, never from averages."
 
 
@@ -30,8 +31,8 @@ def trade_execution(catalogue: Catalogue) -> Board:
         panels.value("open_trades", note=corrected),
         panels.value("active_orders"),
         panels.value("failed_trades", "sum", "Failed trades in range"),
-        panels.value("slippage", title="Slippage, last bucket (points)", note=SLIPPAGE).interval("1m"),
-        panels.worst("slippage", "symbol", "max", "Slippage, worst symbol (points)", SLIPPAGE),
+        panels.value("slippage", title="Slippage this hour (points)", note=f"{THIS_HOUR} {SLIPPAGE}", step=HOUR),
+        panels.worst("slippage", "symbol", "max", "Slippage this hour, worst symbol (points)", f"{THIS_HOUR} {SLIPPAGE}", True),
         panels.value("state_updates", note="A rate of updates, not a number of trades."),
     ]
     board.head(8, stats, (panels.state("open_trades", "active_orders", "failed_trades", "slippage", "state_updates"), 6))
@@ -59,7 +60,7 @@ def account(catalogue: Catalogue) -> Board:
         "account",
         "TDS / Accounts",
         "Equity, margin and drawdown, in deposit currency. Live from Redis, history from DuckDB's snapshots: one curve.",
-        "now-6h",
+        "now-2h",
     )
     board.variables("broker", "account").events("system_events")
     stats = [
@@ -80,7 +81,7 @@ def account(catalogue: Catalogue) -> Board:
     )
     board.line(
         9,
-        (panels.lines("margin_level", "account", note="A gap means that no margin is used."), 12),
+        (logarithmic(panels.lines("margin_level", "account", note="A gap means that no margin is used.")), 12),
         (panels.lines("drawdown", "account"), 12),
     )
     board.line(8, (panels.lines("equity", "account"), 12), (panels.several("Margin", "margin", "free_margin"), 12))
@@ -149,11 +150,12 @@ def backend_sync(catalogue: Catalogue) -> Board:
     metrics = ("sync_success", "sync_failure", "sync_latency", "signal_backlog", "result_backlog", "signals_received")
     board.head(8, stats, (panels.state(*metrics), 6))
     board.row("Syncs")
+    ways, named = ("source", "sink"), "A curve is named by its sink, then its source."
     board.line(
         9,
-        (panels.lines("sync_success", "source", "sink"), 8),
-        (panels.lines("sync_failure", "source", "sink"), 8),
-        (panels.lines("sync_latency", "source", "sink"), 8),
+        (panels.lines("sync_success", *ways, title="Successful syncs, each way", note=named), 8),
+        (panels.lines("sync_failure", *ways, title="Failed syncs, each way", note=named), 8),
+        (panels.lines("sync_latency", *ways, title="Sync latency (95 %), each way", note=named), 8),
     )
     board.row("Signals and results")
     board.line(
@@ -175,7 +177,7 @@ def backend_sync(catalogue: Catalogue) -> Board:
 
 def performance(catalogue: Catalogue) -> Board:
     """What was earned, how fast and at which cost orders were filled."""
-    panels = Panels(catalogue, ("broker", "account", "symbol"))
+    panels = Panels(catalogue, ("broker", "account", "symbol"), "15m")
     board = Board(
         catalogue,
         "performance",
@@ -187,33 +189,32 @@ def performance(catalogue: Catalogue) -> Board:
     stats = [
         panels.value("total_pnl", "sum", "Realised P&L in range"),
         panels.value("order_execution_rate"),
-        panels.value("execution_latency"),
-        panels.value("fill_rate"),
-        panels.value("reject_rate"),
-        panels.value("broker_slippage", title="Slippage (points)", note=SLIPPAGE),
+        panels.value("execution_latency", title="Execution latency this hour (95 %)", note=THIS_HOUR, step=HOUR),
+        panels.value("fill_rate", title="Fill rate this hour", note=THIS_HOUR, step=HOUR),
+        panels.value("reject_rate", title="Reject rate this hour", note=THIS_HOUR, step=HOUR),
+        panels.value("broker_slippage", title="Slippage this hour (points)", note=f"{THIS_HOUR} {SLIPPAGE}", step=HOUR),
     ]
     metrics = ("total_pnl", "order_execution_rate", "execution_latency", "broker_slippage", "fill_rate", "reject_rate")
     board.head(8, stats, (panels.state(*metrics), 6))
     board.row("Result")
     board.line(
-        9, (panels.bars("total_pnl", "broker", interval="5m"), 12), (panels.bars("total_pnl", "symbol", interval="5m"), 12)
+        9, (panels.bars("total_pnl", "broker", interval="15m"), 12), (panels.bars("total_pnl", "symbol", interval="15m"), 12)
     )
     board.row("Execution")
     board.line(
         9,
-        (panels.lines("execution_latency", "broker"), 12),
-        (panels.lines("broker_slippage", "broker", title="Slippage by broker (points)", note=SLIPPAGE).interval("5m"), 12),
+        (panels.lines("execution_latency", "broker").interval("15m"), 12),
+        (panels.lines("broker_slippage", "broker", title="Slippage by broker (points)", note=SLIPPAGE).interval("15m"), 12),
     )
     board.line(
         8,
-        (panels.lines("reject_rate", "broker").interval("5m"), 8),
-        (panels.lines("fill_rate", "broker").interval("5m"), 8),
+        (panels.lines("reject_rate", "broker").interval("15m"), 8),
+        (panels.lines("fill_rate", "broker").interval("15m"), 8),
         (panels.lines("order_execution_rate", "broker"), 8),
     )
     board.row("In detail")
     by_broker = ("order_execution_rate", "fill_rate", "reject_rate", "execution_latency", "broker_slippage", "total_pnl")
-    hour = "The clock hour that is running (the last one with trades where there are none yet)."
-    board.line(8, (panels.matrix("By broker, this hour", "broker", *by_broker, note=f"{hour} {SLIPPAGE}", step="1h"), 24))
+    board.line(8, (panels.matrix("By broker, this hour", "broker", *by_broker, note=f"{THIS_HOUR} {SLIPPAGE}", hourly=True), 24))
     return board
 
 

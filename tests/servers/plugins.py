@@ -1,4 +1,4 @@
-"""What Grafana and its plugins would send for a dashboard: variables filled in, range and interval computed (contract.md 1, 2)."""
+"""What Grafana and its plugins would send for a dashboard: variables filled in, range and interval computed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,21 @@ Json = Mapping[str, Any]
 
 _VARIABLE = re.compile(r"\$\{(\w+):csv\}")
 _UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000}
-#: Grafana's steps for `$__interval`, as far as they matter here
-_ROUND_MS = (1000, 2000, 5000, 10_000, 15_000, 20_000, 30_000, 60_000, 120_000, 300_000, 600_000, 900_000, 1_200_000, 1_800_000)
+#: Grafana's own rounding of an interval (`roundInterval` of @grafana/data): below the first the second.
+_ROUND_MS = (
+    (1500, 1000),
+    (3500, 2000),
+    (7500, 5000),
+    (12_500, 10_000),
+    (17_500, 15_000),
+    (25_000, 20_000),
+    (45_000, 30_000),
+    (90_000, 60_000),
+    (210_000, 120_000),
+    (450_000, 300_000),
+    (750_000, 600_000),
+    (1_050_000, 900_000),
+)
 _PANEL_WIDTH = 812
 
 
@@ -42,25 +55,28 @@ class Viewer:
     def json_query(self, dashboard: Json, panel: Json) -> Json:
         """The JSON plugin's `POST /query` for a panel."""
         points = min(panel["maxDataPoints"], _PANEL_WIDTH)
-        return self._query(dashboard, panel["targets"], points, panel.get("interval"))
+        own = panel.get("timeFrom")
+        from_ms = self.to_ms - _duration_ms(own) if own else self.from_ms
+        return self._query(dashboard, panel["targets"], from_ms, points, panel.get("interval"))
 
     def annotation_query(self, dashboard: Json, annotation: Json) -> Json:
         """The JSON plugin's `POST /query` for an annotation."""
-        return self._query(dashboard, [annotation["target"]], 1600, None)
+        return self._query(dashboard, [annotation["target"]], self.from_ms, 1600, None)
 
-    def _query(self, dashboard: Json, targets: Sequence[Json], points: int, least: str | None) -> Json:
-        interval_ms = self._interval_ms(points, least)
+    def _query(self, dashboard: Json, targets: Sequence[Json], from_ms: int, points: int, least: str | None) -> Json:
+        least_ms = _duration_ms(least) if least else 1000
+        interval_ms = max(_rounded_ms((self.to_ms - from_ms) / points), least_ms)
         return {
             "app": "dashboard",
             "requestId": "SQR117",
             "timezone": "browser",
             "dashboardUID": dashboard["uid"],
-            "range": {"from": _iso(self.from_ms), "to": _iso(self.to_ms), "raw": {"from": "now-24h", "to": "now"}},
+            "range": {"from": _iso(from_ms), "to": _iso(self.to_ms), "raw": {"from": "now-24h", "to": "now"}},
             "interval": f"{interval_ms // 1000}s",
             "intervalMs": interval_ms,
             "maxDataPoints": points,
             "startTime": self.to_ms,
-            "targets": [self._target(dashboard, target) for target in targets],
+            "targets": [self._target(dashboard, target, f"{interval_ms // 1000}s") for target in targets],
             "filters": list(self.filters),
             "scopedVars": {
                 "__sceneObject": {"text": "__sceneObject"},
@@ -68,15 +84,10 @@ class Viewer:
             },
         }
 
-    def _target(self, dashboard: Json, target: Json) -> Json:
+    def _target(self, dashboard: Json, target: Json, interval: str) -> Json:
         """The plugin parses the payload after filling it in; what is no JSON any more would silently become `{}`."""
-        payload = json.loads(self.filled(target["payload"], dashboard)) if target["payload"] else {}
+        payload = json.loads(self.filled(target["payload"].replace("${__interval:raw}", interval), dashboard))
         return {**target, "target": self.filled(target["target"], dashboard), "payload": payload}
-
-    def _interval_ms(self, points: int, least: str | None) -> int:
-        least_ms = int(least[:-1]) * _UNIT_MS[least[-1]] if least else 1000
-        exact_ms = max((self.to_ms - self.from_ms) // points, least_ms)
-        return next(step for step in _ROUND_MS if step >= exact_ms)
 
     def variable_query(self, dashboard: Json, variable: Json) -> Json:
         """The JSON plugin's `POST /variable`."""
@@ -90,9 +101,22 @@ class Viewer:
         return target["url"], sorted(params, key=lambda pair: pair[0])
 
 
+def opened(dashboard: Json, now_ms: int) -> Viewer:
+    """Someone who has just opened it."""
+    return Viewer(now_ms, now_ms - _duration_ms(dashboard["time"]["from"].removeprefix("now-")))
+
+
 def panels_of(dashboard: Json) -> Iterator[Json]:
     """Every panel but the headings."""
     return (panel for panel in dashboard["panels"] if panel["type"] != "row")
+
+
+def _rounded_ms(exact_ms: float) -> int:
+    return next(step for below, step in _ROUND_MS if exact_ms < below)
+
+
+def _duration_ms(text: str) -> int:
+    return int(text[:-1]) * _UNIT_MS[text[-1]]
 
 
 def _iso(at_ms: int) -> str:
