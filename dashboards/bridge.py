@@ -190,14 +190,11 @@ def _circuits() -> timeseries.Panel:
 
 
 def _cache() -> timeseries.Panel:
-    hits = f"sum by (source) (rate(bridge_cache_hits_total{_RATE}))"
     misses = f"sum by (source) (rate(bridge_cache_misses_total{_RATE}))"
-    return _lines(
-        "Answers from the cache",
-        "Share of askings that cost the source nothing.",
-        "percentunit",
-        (f"{hits} / ({hits} + {misses})", "{{source}}"),
-    )
+    # A source that has had no hit yet has no series of hits.
+    hits = f"(sum by (source) (rate(bridge_cache_hits_total{_RATE})) or 0 * {misses})"
+    text = "Share of askings that cost the source nothing."
+    return _lines("Answers from the cache", text, "percentunit", (f"1 - {misses} / ({hits} + {misses})", "{{source}}"))
 
 
 def _loop() -> timeseries.Panel:

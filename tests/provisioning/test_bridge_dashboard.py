@@ -1,16 +1,21 @@
-"""The bridge's own dashboard: Prometheus understands each expression, and each names only metrics and labels that there are."""
+"""The bridge's own dashboard: each expression names only metrics and labels that there are, and Prometheus answers it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
+from app.demo.stores import backfill, free_port, prometheus_store
 from app.telemetry import Telemetry
+from tests.e2e.conftest import client_of
 from tests.provisioning.test_dashboards import DASHBOARDS
 from tests.servers.plugins import panels_of
 from tests.servers.world import Stores
@@ -81,9 +86,48 @@ def test_a_wrong_name_is_found(expression: str, legend: str, wrong: set[str]) ->
     assert unknown({"expr": expression, "legendFormat": legend}) == wrong
 
 
+#: What has no series as long as nothing has gone wrong, or what another part shows.
+_ONLY_WHEN = {
+    "bridge_stale_responses_total",
+    "bridge_oldest_served_seconds",
+    "bridge_source_reconnects_total",
+    "bridge_shed_total",
+    "bridge_sync_calls_total",
+    *_BACKUP,
+}
+_EVERY_MS = 15_000
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def scraped(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
+    """A Prometheus that has what a bridge, one of whose stores is not there, showed over two minutes: its port."""
+    series: dict[tuple[str, str], list[str]] = {}
+    async with client_of(stores.app(redis=free_port())) as client:
+        for ago_ms in range(120_000, -1, -_EVERY_MS):
+            await client.get("/v1/rows", params={"metric": "equity,cpu_load,slippage,sync_success", "from": "now-10m"})
+            shown = (await client.get("/metrics")).text
+            for sample in (sample for family in text_string_to_metric_families(shown) for sample in family.samples):
+                pairs = sorted((sample.labels | {"job": "bridge", "instance": "b1"}).items())
+                key = (sample.name, ",".join(f'{name}="{value}"' for name, value in pairs))
+                line = f"{sample.name}{{{key[1]}}} {sample.value} {(stores.until_ms - ago_ms) / 1000}"
+                series.setdefault(key, []).append(line)
+    folder = tmp_path_factory.mktemp("scraped")
+    text = "\n".join([*(line for _, lines in sorted(series.items()) for line in lines), "# EOF", ""])
+    (folder / "shown.txt").write_text(text, encoding="utf-8")
+    backfill(folder / "shown.txt", folder / "data")
+    with prometheus_store(folder, free_port()) as port:
+        yield port
+
+
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("target", TARGETS)
-def test_prometheus_understands_an_expression(target: Any, stores: Stores) -> None:
+async def test_an_expression_has_an_answer_from_what_a_bridge_showed(target: Any, scraped: int, stores: Stores) -> None:
     expression = target["expr"].replace("$__rate_interval", "1m")
-    url = f"http://127.0.0.1:{stores.prometheus_port}/api/v1/query"
-    reply = httpx.get(url, params={"query": expression, "time": stores.until_ms / 1000})
+    params = {"query": expression, "time": stores.until_ms / 1000}
+    async with httpx.AsyncClient() as client:
+        reply = await client.get(f"http://127.0.0.1:{scraped}/api/v1/query", params=params)
     assert reply.json()["status"] == "success", reply.text
+    found = reply.json()["data"]["result"]
+    assert found or named(expression) & _ONLY_WHEN
+    for one in found:
+        assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= one["metric"].keys()

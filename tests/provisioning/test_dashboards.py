@@ -196,8 +196,8 @@ async def test_every_list_has_values_and_every_panel_obeys_what_is_chosen(
     for panel in panels_of(one):
         if panel["datasource"]["type"] == "simpod-json-datasource":
             frames = await _frames(client, frame_converter, _day(stores, chosen=chosen).json_query(one, panel))
-            found = {label: value for frame in frames for label, value in _labels(frame) if label in chosen}
-            assert all(value in chosen[label] for label, value in found.items())
+            found = {(label, value) for frame in frames for label, value in _labels(frame) if label in chosen}
+            assert all(value in chosen[label] for label, value in found), panel["title"]
 
 
 def _labels(frame: dict[str, Any]) -> list[tuple[str, str]]:
