@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
@@ -43,11 +43,11 @@ def _text(dashboard: Dashboard) -> str:
     return json.dumps(as_json(dashboard), indent=1, ensure_ascii=False) + "\n"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Write, or compare; 1 when something is not current."""
     parser = argparse.ArgumentParser(prog="python -m dashboards", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; name every file that is not current, exit with 1")
-    check = parser.parse_args().check
+    check = parser.parse_args(arguments).check
     found = {name: text for name, text in texts().items() if not _is(FOLDER / name, text)}
     for name, text in found.items():
         if not check:

@@ -31,6 +31,7 @@ class Board:
     def __init__(self, catalogue: Catalogue, subject: str, title: str, description: str, since: str = "now-1h") -> None:
         self.catalogue = catalogue
         self._y, self._panels = 0, 0
+        self._labels: tuple[str, ...] = ()
         self._made = (
             build.Dashboard(title)
             .uid(uid(subject))
@@ -47,6 +48,7 @@ class Board:
 
     def variables(self, *labels: str, ad_hoc: bool = True) -> Board:
         """A list to choose from for each label; a label's values are narrowed by those before it where one metric has both."""
+        self._labels = labels
         for place, label in enumerate(labels):
             self._made.with_variable(self._variable(label, [one for one in labels[:place] if self._share(label, one)]))
         if ad_hoc:
@@ -76,13 +78,14 @@ class Board:
         )
 
     def events(self, *names: str) -> Board:
-        """What happened, as marks on the time axis of every panel."""
+        """What happened, as marks on the time axis of every panel; the lists that an event has a label for narrow it down."""
         annotations: list[Builder[model.AnnotationQuery]] = []
         for name in names:
             made = build.AnnotationQuery().name(self.catalogue.event(name).entry.title).datasource(BRIDGE)
             made = made.enable(True).icon_color(_COLORS[name])
             # The model's own target knows Grafana's built-in annotations alone.
-            annotations.append(_WithTarget(made.build(), EventsTarget(name, ref_id="Anno").to_json()))
+            obeyed = tuple(label for label in self._labels if label in self.catalogue.event(name).entry.labels)
+            annotations.append(_WithTarget(made.build(), EventsTarget(name, obeyed, "Anno").to_json()))
         self._made.annotations(annotations)
         return self
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from dashboards.__main__ import ALL, FOLDER, texts
+from dashboards.__main__ import ALL, FOLDER, main, texts
 from dashboards.board import WIDTH
 from tests.e2e.conftest import client_of
 from tests.servers.grafana import FrameConverter
@@ -33,6 +33,19 @@ def test_what_is_committed_is_what_the_code_makes() -> None:
     committed = {file.name: file.read_text(encoding="utf-8") for file in FOLDER.glob("*.json")}
     assert committed == texts(), "run `make dashboards`"
     assert len(committed) == len(ALL) == 7
+
+
+def test_the_command_writes_what_is_not_current_and_says_so_when_it_only_checks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dashboards.__main__.FOLDER", tmp_path)
+    assert main([]) == 0
+    assert {file.name: file.read_text(encoding="utf-8") for file in tmp_path.iterdir()} == texts()
+    assert main(["--check"]) == 0
+    (tmp_path / "account.json").write_text("{}", encoding="utf-8")
+    capsys.readouterr()
+    assert main(["--check"]) == 1
+    assert capsys.readouterr().out == "account.json: not current; run `make dashboards`\n"
 
 
 def test_every_dashboard_is_one_by_grafanas_own_schema(tmp_path: Path) -> None:
