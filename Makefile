@@ -8,23 +8,26 @@ BIN := .venv/bin
 NODE := tests/node
 LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --no-strip-extras -q pyproject.toml
 
-.PHONY: help demo test check bench chaos dashboards format lock clean servers
+.PHONY: help demo test test-windows check bench chaos dashboards format lock clean servers
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: .venv/demo.stamp ## run the bridge with embedded stores and a simulated trade feed (DEMO_ARGS="--scale 100")
 	$(BIN)/python -m app demo $(DEMO_ARGS)
 
-test: .venv/test.stamp servers $(NODE)/node_modules/.stamp ## run every test on real servers (TEST_ARGS="-k name")
+test: .venv/test.stamp servers $(NODE)/node_modules/.stamp .wine/tree.stamp ## run every test on real servers (TEST_ARGS="-k name")
 	$(BIN)/python -m pytest $(TEST_ARGS)
+
+test-windows: .venv/test.stamp .wine/tree.stamp servers ## run the Windows services on a real Windows Python under wine (in `make test` too)
+	$(BIN)/python -m pytest tests/winsvc -m wine $(TEST_ARGS)
 
 check: .venv/test.stamp ## format, lint, types, layers, spelling, configuration and catalogue
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell app dashboards provisioning scripts README.md CHANGELOG.md .github
+	$(BIN)/codespell app dashboards winsvc provisioning scripts README.md CHANGELOG.md .github
 	$(BIN)/python -m app check --config provisioning/bridge.yaml
 
 bench: .venv/test.stamp servers ## the ratios, as a table (BENCH_ARGS="--rounds 15")
@@ -46,9 +49,10 @@ lock: .venv/test.stamp ## lock the dependencies anew, with hashes
 	$(LOCK) -o requirements/run.lock
 	$(LOCK) --extra demo -o requirements/demo.lock
 	$(LOCK) --extra test -o requirements/test.lock
+	$(LOCK:--universal=--python-platform x86_64-pc-windows-msvc) --extra winsvc -c requirements/run.lock -o requirements/windows.lock
 
 clean: ## remove everything that was made here
-	rm -rf .venv demo-data $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .wine demo-data $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 servers: ## install the test servers that are missing (redis, prometheus, node)
 	@scripts/servers.sh
@@ -66,6 +70,10 @@ servers: ## install the test servers that are missing (redis, prometheus, node)
 	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/test.lock
 	scripts/link.sh
 	touch $@ .venv/demo.stamp
+
+# A Windows Python and the bridge's wheels for Windows, for wine.
+.wine/tree.stamp: .venv/test.stamp requirements/windows.lock $(wildcard tests/winsvc/wine/*.c tests/winsvc/wine/*.lock) tests/winsvc/wine/tree.py | servers
+	$(BIN)/python -m tests.winsvc.wine.tree
 
 $(NODE)/node_modules/.stamp: $(NODE)/package-lock.json | servers
 	cd $(NODE) && npm ci --silent --no-audit --no-fund

@@ -14,18 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-import httpx
 import uvicorn
-from rich.console import Console
 
-from app import terminal
+from app import backup
 from app.auth import new_key
 from app.catalog import Catalogue, load_folder
-from app.config import Settings, asking_key, read_settings, settings_from
+from app.config import Settings, read_settings, settings_from
 from app.contracts.grammar import instant_ms
 from app.dashboard_check import check_folder
 from app.demo import DemoOptions, running_demo
-from app.errors import BadQuery, BridgeError, SourceUnavailable
+from app.errors import BadQuery
 from app.haproxy import reconnect
 from app.main import build_sync, check_sources, create_app, now_ms
 from app.shedding import protocol
@@ -42,19 +40,24 @@ DASHBOARDS = Path("provisioning/grafana/dashboards")
 def serve(config: Path | None) -> int:
     """Run the bridge until it is told to stop."""
     settings = read_settings(config)
-    for key, host, port in (
-        ("http", settings.http.host, settings.http.port),
-        ("agent", settings.agent.host, settings.agent.port),
-    ):
-        _refuse_taken_port(f"{key}.port", port or 0, host)
+    refuse_taken_ports(settings)
     set_up_logging(settings.log_level, settings.log_style)
-    server = _server(settings)
+    server = build_server(settings)
     # What is there now stays: the collector need not look at it again and again, 50 ms each time.
     gc.collect()
     gc.freeze()
     _stop_in_good_order()
     server.run()
     return 0 if server.started else 1
+
+
+def refuse_taken_ports(settings: Settings) -> None:
+    """Say so before anything is begun. Raises BadQuery."""
+    for key, host, port in (
+        ("http", settings.http.host, settings.http.port),
+        ("agent", settings.agent.host, settings.agent.port),
+    ):
+        _refuse_taken_port(f"{key}.port", port or 0, host)
 
 
 def _stop_in_good_order() -> None:
@@ -90,7 +93,8 @@ class LameDuckServer(uvicorn.Server):
         loop.call_soon_threadsafe(loop.call_later, self._lame_duck_s, super().handle_exit, sig, frame)
 
 
-def _server(settings: Settings) -> uvicorn.Server:
+def build_server(settings: Settings) -> LameDuckServer:
+    """The HTTP server of these settings; `handle_exit` stops it in good order, from any thread."""
     # A DuckDB thread that builds its columns must not keep the event loop waiting for Python's usual 5 ms.
     sys.setswitchinterval(_SWITCH_S)
     http = settings.http
@@ -145,7 +149,7 @@ def _refuse_taken_port(key: str, port: int, host: str = "127.0.0.1") -> None:
 async def _demo(options: DemoOptions, port: int) -> int:
     async with running_demo(options) as running:
         values = {"http": {"port": port, "lame_duck_s": 0}, "agent": {"port": None}, "sources": running.sources}
-        server = _server(settings_from(values, "demo"))
+        server = build_server(settings_from(values, "demo"))
         _stop_in_good_order()  # the stores have to be ended too
         serving = asyncio.create_task(server.serve())
         while not server.started and not serving.done():  # noqa: ASYNC110  uvicorn offers a flag, no event
@@ -197,6 +201,7 @@ def check(config: Path | None, catalog: Path | None, dashboards: Path | None, co
         if settings.sync.url
         else "backend sync: off (no sync.url): nobody is told of an outage",
         f"shared answers: {_tier(settings)}",
+        *backup.line(settings.backups),
         f"state folder: {settings.state or 'none: nothing is kept over a restart'}",
     )
     if not connect:
@@ -265,45 +270,3 @@ def key(name: str) -> int:
         "  Authorization: Bearer <key>",
     )
     return 0
-
-
-def metrics(config: Path | None) -> int:
-    """List the catalogue."""
-    settings = read_settings(config)
-    catalogue = load_folder(settings.catalog_folder, settings.kinds)
-    terminal.print_metrics(catalogue.metrics.values(), Console())
-    return 0
-
-
-def query(arguments: argparse.Namespace) -> int:
-    """Ask a running bridge and print the answer."""
-    asked = {
-        "metric": arguments.metric,
-        "from": arguments.from_,
-        "to": arguments.to,
-        "step": arguments.step,
-        "by": arguments.by,
-        "where": arguments.where,
-        "format": "json" if arguments.format == "table" else arguments.format,
-    }
-    try:
-        key = asking_key()
-        with httpx.Client(trust_env=False, timeout=30, headers={"Authorization": f"Bearer {key}"} if key else {}) as client:
-            answer = client.get(f"{arguments.url.rstrip('/')}/v1/rows", params=asked)
-    except httpx.HTTPError as problem:
-        raise SourceUnavailable(
-            arguments.url, f"no bridge answers here ({problem}); start one or name it with --url"
-        ) from problem
-    if answer.is_error:
-        raise BridgeError(_message(answer))
-    if arguments.format == "table":
-        terminal.print_rows(answer.json(), Console())
-    else:
-        sys.stdout.write(answer.text.rstrip("\n") + "\n")
-    return 0
-
-
-def _message(answer: httpx.Response) -> str:
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        return str(answer.json()["message"])
-    return f"status {answer.status_code}"

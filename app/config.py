@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.auth import AuthSettings
+from app.backup import BackupSettings, Standings, configured
 from app.errors import ConfigError, Problem
 from app.policies import Policy
 from app.sources import AnySource
@@ -21,6 +22,8 @@ from app.tier import TierSettings
 
 FILE_VARIABLE = "BRIDGE_CONFIG"
 KEY_VARIABLE = "BRIDGE_KEY"
+#: names a file of lines BRIDGE_...=...: secrets where there is no environment to put them into, such as a Windows service's
+SECRETS_VARIABLE = "BRIDGE_SECRETS"
 DEFAULT_FILE = "provisioning/bridge.yaml"
 
 
@@ -84,6 +87,7 @@ class Settings(BaseSettings):
     agent: AgentSettings = AgentSettings()
     tier: TierSettings = TierSettings()
     sync: SyncSettings = SyncSettings()
+    backup: BackupSettings = BackupSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_style: Literal["text", "json"] = "text"
     sources: dict[Name, SourceSettings] = Field(default_factory=dict)
@@ -98,7 +102,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The precedence."""
-        return env_settings, init_settings
+        return env_settings, dotenv_settings, init_settings
 
     @property
     def catalog_folder(self) -> Path:
@@ -125,6 +129,12 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def backups(self) -> Standings | None:
+        """Where it is looked how old the backups are; None where none are taken."""
+        sources = {name: source.connect for name, source in self.sources.items()}
+        return Standings(self.backup.folder, configured(self.backup, sources)) if self.backup.folder else None
+
+    @property
     def kinds(self) -> dict[str, str]:
         """Each source's kind."""
         return {name: source.connect.kind for name, source in self.sources.items()}
@@ -143,18 +153,33 @@ def asking_key() -> str | None:
     return os.environ.get(KEY_VARIABLE)
 
 
-def read_settings(file: Path | None) -> Settings:
-    """The settings from `file` (else the file that BRIDGE_CONFIG names, else the default) and the environment."""
+def read_settings(file: Path | None, secrets: Path | None = None) -> Settings:
+    """The settings from `file` (else the one that BRIDGE_CONFIG names, else the default), the secrets and the environment."""
     file = file or Path(os.environ.get(FILE_VARIABLE) or DEFAULT_FILE)
-    return settings_from(_yaml(file), str(file))
+    return settings_from(_yaml(file), str(file), secrets)
 
 
-def settings_from(values: dict[str, Any], place: str) -> Settings:
-    """The settings from given values and the environment. Raises ConfigError with every problem, found at `place`."""
+def settings_from(values: dict[str, Any], place: str, secrets: Path | None = None) -> Settings:
+    """The settings from given values, the secrets file (else the one that BRIDGE_SECRETS names) and the environment.
+
+    Raises ConfigError with every problem, found at `place`.
+    """
     try:
-        return Settings(**values)
+        return Settings(
+            _env_file=_readable(secrets or os.environ.get(SECRETS_VARIABLE)), _env_file_encoding="utf-8-sig", **values
+        )
     except ValidationError as problem:
         raise ConfigError([_problem(place, error) for error in problem.errors(include_url=False)]) from problem
+
+
+def _readable(secrets: Path | str | None) -> Path | str | None:
+    """The secrets file, which must be there once it is named: pydantic-settings would say nothing."""
+    if secrets:
+        try:
+            Path(secrets).open("rb").close()
+        except OSError as problem:
+            raise ConfigError([Problem(str(secrets), "", f"cannot be read: {problem.strerror}")]) from problem
+    return secrets
 
 
 def _problem(place: str, error: Any) -> Problem:

@@ -18,6 +18,7 @@
     │   ├── SourceOverloaded    502  the source refused the work as too heavy
     │   ├── SourceRejected      502  our statement is wrong
     │   └── SourceCrashed       500  our bug
+    ├── BackupError             exit 1, a backup that cannot be taken, trusted or restored
     └── ConfigError             exit 2, every problem listed with its place
 
 What a policy may do about a failure is an attribute of its class, so no policy needs a ladder of `isinstance`.
@@ -181,6 +182,12 @@ class SourceCrashed(SourceError):
     status = 500
     code = kind = "source_crashed"
     allows_stale = False
+
+
+class BackupError(BridgeError):
+    """A backup cannot be taken, cannot be trusted, or would overwrite something."""
+
+    code = "backup"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import __version__, ops, warm
+from app import __version__, backup, ops, warm
 from app.admission import Admission, Turnstile, lane_of
 from app.auth import Authenticated, Keys, authorization
 from app.bridge import Bridge
@@ -123,6 +123,8 @@ async def _open(stack: AsyncExitStack, settings: Settings, operations: ops.Opera
     await operations.sync.start()
     stack.push_async_callback(operations.sync.stop)
     watching = [asyncio.create_task(watch.run()) for watch in operations.watches.values()]
+    if (backups := settings.backups) is not None:
+        watching.append(asyncio.create_task(backup.watch(backups, operations.telemetry)))
     stack.push_async_callback(_end, [*watching, asyncio.create_task(operations.watch_loop())])
     if settings.agent.port is not None:
         agent = Agent(operations.condition)

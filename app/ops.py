@@ -127,9 +127,11 @@ async def health(name: str, source: Source) -> dict[str, Any]:
 
 
 def _data_age_s(source: Source) -> float | None:
+    """How old the source's data is, where it knows that: before the first snapshot it does not."""
     age_s = getattr(source, "age_s", None)
     with suppress(BridgeError):
-        return round(age_s(), 3) if age_s is not None else None
+        found: float | None = age_s() if age_s is not None else None
+        return None if found is None else round(found, 3)
     return None
 
 

@@ -24,9 +24,12 @@ from app.one_write import OneWrite
 
 _FIRST_LINE = re.compile(rb"(?:GET|HEAD|POST|OPTIONS) (/[^ ?\r\n]*)\??([^ \r\n]*) HTTP/1\.1\r\n")
 #: What makes a request more than its head and a body of the stated length.
-_MORE = (b"transfer-encoding", b"expect", b"upgrade")
-#: What a head that a parser must look at may have: names with white space, lines that go on.
-_ODD = re.compile(rb"[ \t]:|\n[ \t]|[^\r]\n")
+_MORE = frozenset((b"transfer-encoding", b"expect", b"upgrade"))
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LENGTH_DIGITS = 10
+#: names of headers as they came, and in small letters; callers send the same few
+_NAMES: dict[bytes, bytes] = {}
+_MOST_NAMES = 1000
 #: the requests that may have a ready answer
 _KEPT = (b"POST /json/query HTTP/1.1\r\n", b"GET /v1/rows?")
 
@@ -44,26 +47,40 @@ def whole_request(data: bytes) -> Plain | None:
     """The bytes as exactly one plain request, head and body; None where that takes a parser to tell."""
     first = _FIRST_LINE.match(data)
     end = data.find(b"\r\n\r\n")
-    if first is None or end < 0 or _ODD.search(data, first.end(), end):
+    if first is None or end < 0:
         return None
-    lines = data[first.end() : end].split(b"\r\n")
+    begin = first.end()
+    lines = data[begin:end].split(b"\r\n")
+    if data.count(b"\n", begin, end) >= len(lines) or data.count(b"\r", begin, end) >= len(lines):
+        return None
     headers = {}
     for line in lines:
         name, colon, value = line.partition(b":")
-        if not colon:
+        known = _NAMES.get(name) or _learnt(name)
+        if known is None or not colon:
             return None
-        headers[name.lower()] = value.strip()
-    if len(headers) < len(lines) or not _is_plain(headers, len(data) - end - 4):
+        headers[known] = value.strip()
+    if len(headers) < len(lines) or not _MORE.isdisjoint(headers) or not _is_all(headers, len(data) - end - 4):
         return None
     return Plain(first[1], first[2], headers, data[end + 4 :])
 
 
-def _is_plain(headers: dict[bytes, bytes], length: int) -> bool:
-    for name in _MORE:
-        if name in headers:
-            return False
+def _learnt(name: bytes) -> bytes | None:
+    """A header's name in small letters; None for what is no name, such as that of a line that goes on."""
+    if _TOKEN.fullmatch(name) is None:
+        return None
+    small = name.lower()
+    if len(_NAMES) < _MOST_NAMES:
+        _NAMES[name] = small
+    return small
+
+
+def _is_all(headers: dict[bytes, bytes], length: int) -> bool:
+    """Whether a body of that length is what the head announces, and the connection stays."""
     stated = headers.get(b"content-length", b"0")
-    return headers.get(b"connection", b"").lower() != b"close" and stated.isdigit() and int(stated[:10]) == length
+    if headers.get(b"connection", b"").lower() == b"close":
+        return False
+    return stated.isdigit() and len(stated) < _LENGTH_DIGITS and int(stated) == length
 
 
 class Shedding(HttpToolsProtocol):

@@ -12,22 +12,23 @@ import itertools
 import logging
 import os
 import random
-import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
-import httpx
 import orjson
 from pydantic import ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from app.errors import SourceUnavailable
 from app.model import Clock
 from app.sources.base import Strict, first_line
+
+if TYPE_CHECKING:
+    from app.sync_http import Backend
 
 _log = logging.getLogger(__name__)
 
@@ -76,10 +77,10 @@ class SyncSettings(Strict):
 
 def _is_http(url: str) -> bool:
     try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL:
+        parsed = urlsplit(url)
+        return parsed.scheme in {"http", "https"} and bool(parsed.hostname) and parsed.port != 0
+    except ValueError:  # of a port, or of an address in brackets, that is none
         return False
-    return parsed.scheme in {"http", "https"} and bool(parsed.host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,7 @@ class BackendSync:
         self._spool = _Spool(settings.spool)
         self._waiting: dict[str, deque[_Entry]] = {}
         self._workers: dict[str, asyncio.Task[None]] = {}
-        self._http: httpx.AsyncClient | None = None
+        self._http: Backend | None = None
 
     @property
     def on(self) -> bool:
@@ -245,7 +246,7 @@ class BackendSync:
         await asyncio.gather(*workers, return_exceptions=True)
         self._workers.clear()
         if self._http is not None:
-            await self._http.aclose()
+            await self._http.close()
             self._http = None
         if self.pending and self._settings.spool is None:
             _log.warning("sync: %d calls are not delivered, and there is no spool to keep them", self.pending)
@@ -263,8 +264,11 @@ class BackendSync:
         """One attempt, for the command line: the backend's 2xx status. Raises SourceUnavailable that says what to do."""
         if not self.on:
             raise SourceUnavailable(_NAME, "there is no backend to tell: set sync.url and sync.secret")
-        async with self._client() as http:
+        http = self._client()
+        try:
             answer = await self._attempt(http, call)
+        finally:
+            await http.close()
         self._count(call.event, "delivered" if answer.delivered else "failed_attempt")
         if not answer.delivered:
             raise SourceUnavailable(_NAME, f"{answer.words}; {_advice(answer.status)}")
@@ -289,12 +293,12 @@ class BackendSync:
         if self._http is not None and (worker is None or worker.done()):
             self._workers[server] = asyncio.create_task(self._work(self._http, self._queue(server)), name=f"sync {server}")
 
-    async def _work(self, http: httpx.AsyncClient, queue: deque[_Entry]) -> None:
+    async def _work(self, http: Backend, queue: deque[_Entry]) -> None:
         while queue:
             await self._deliver(http, queue[0])
             self._spool.forget(queue.popleft())
 
-    async def _deliver(self, http: httpx.AsyncClient, entry: _Entry) -> None:
+    async def _deliver(self, http: Backend, entry: _Entry) -> None:
         for attempt in itertools.count():
             answer = await self._attempt(http, entry.call)
             if self._settled(entry, answer):
@@ -325,25 +329,17 @@ class BackendSync:
         bound_s = min(most_s, self._settings.first_retry_s * 2 ** min(attempt, _MOST_DOUBLINGS))
         return max(random.uniform(0, bound_s), min(answer.retry_after_s, most_s))  # noqa: S311  jitter is no secret
 
-    def _client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            trust_env=False, follow_redirects=False, timeout=self._settings.timeout_s, verify=_certificates()
-        )
+    def _client(self) -> Backend:
+        from app.sync_http import Backend  # it takes time to import, and most bridges have no backend to tell
 
-    async def _attempt(self, http: httpx.AsyncClient, call: SyncCall) -> _Answer:
-        try:
-            async with asyncio.timeout(self._settings.timeout_s):  # httpx' own limits start anew with every byte
-                got = await http.send(self._request(call))
-        except (TimeoutError, httpx.TimeoutException):
-            return _Answer(0, f"no answer within {self._settings.timeout_s:g}s")
-        except (OSError, httpx.TransportError) as problem:
-            return _Answer(0, f"{type(problem).__name__}: {first_line(problem)}")
-        except Exception as problem:  # its text is not known to be free of the secret
-            return _Answer(0, type(problem).__name__)
-        return _Answer(got.status_code, f"the backend answered {got.status_code}", _seconds(got.headers.get("Retry-After", "")))
+        return Backend(self._settings.url or "", self._settings.timeout_s)
 
-    def _request(self, call: SyncCall) -> httpx.Request:
-        """Made for each attempt: a receiver refuses an old timestamp. Only the idempotency key stays."""
+    async def _attempt(self, http: Backend, call: SyncCall) -> _Answer:
+        status, words, retry_after = await http.post(*self._request(call))
+        return _Answer(status, words, _seconds(retry_after))
+
+    def _request(self, call: SyncCall) -> tuple[bytes, dict[str, str]]:
+        """Body and headers, made for each attempt: a receiver refuses an old timestamp. Only the idempotency key stays."""
         key, sent_ms = call.idempotency_key, self._clock()
         body = orjson.dumps({**asdict(call), "idempotency_key": key, "sent_ms": sent_ms})
         secret = self._settings.secret.get_secret_value() if self._settings.secret else ""
@@ -353,13 +349,7 @@ class BackendSync:
             "Bridge-Timestamp": str(sent_ms // 1000),
             "Idempotency-Key": key,
         }
-        return httpx.Request("POST", self._settings.url or "", content=body, headers=headers)
-
-
-@cache
-def _certificates() -> ssl.SSLContext:
-    # Reading them holds the event loop up for some 40 ms.
-    return httpx.create_ssl_context(trust_env=False)
+        return body, headers
 
 
 def _seconds(retry_after: str) -> float:

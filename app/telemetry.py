@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: the bounds of what is counted by how long it took
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Telemetry:
@@ -23,13 +24,13 @@ class Telemetry:
         self.build_info = Gauge("bridge_build_info", "The running version", ("version",), registry=registry)
         self.http_requests = Counter("bridge_http_requests", "Requests answered", ("route", "status"), registry=registry)
         self.http_seconds = Histogram(
-            "bridge_http_request_seconds", "Time to answer a request", ("route",), registry=registry, buckets=_SECONDS
+            "bridge_http_request_seconds", "Time to answer a request", ("route",), registry=registry, buckets=SECONDS
         )
         self.queries = Counter("bridge_queries", "Queries (targets) by outcome", ("status",), registry=registry)
         self.inflight = Gauge("bridge_inflight", "Queries being answered", registry=registry)
         self.source_up = Gauge("bridge_source_up", "1 if the source's last answer was one", ("source",), registry=registry)
         self.source_seconds = Histogram(
-            "bridge_source_request_seconds", "Time of one asking", ("source",), registry=registry, buckets=_SECONDS
+            "bridge_source_request_seconds", "Time of one asking", ("source",), registry=registry, buckets=SECONDS
         )
         self.source_errors = Counter("bridge_source_errors", "Askings that failed", ("source", "kind"), registry=registry)
         self.cancelled = Counter("bridge_source_cancelled", "Askings given up by their caller", ("source",), registry=registry)
@@ -73,6 +74,22 @@ class Telemetry:
             "bridge_clock_skew_seconds", "How far a store's clock is ahead of the bridge's", ("source",), registry=registry
         )
         self.snapshot_age = Gauge("bridge_snapshot_age_seconds", "Age of the snapshot in use", ("source",), registry=registry)
+        self.backup_age = Gauge(
+            "bridge_backup_age_seconds", "Age of the newest backup; infinite when there is none", ("kind",), registry=registry
+        )
+        self.backup_size = Gauge("bridge_backup_size_bytes", "Size of the newest backup's files", ("kind",), registry=registry)
+        self.backup_last_ok = Gauge(
+            "bridge_backup_last_ok",
+            "1 if the last backup succeeded, 0 if it failed, NaN before the first",
+            ("kind",),
+            registry=registry,
+        )
+        self.backup_verified_age = Gauge(
+            "bridge_backup_verified_age_seconds",
+            "Time since a backup was restored aside and found good; infinite when that failed or never was",
+            ("kind",),
+            registry=registry,
+        )
         self._oldest: dict[str, _Oldest] = {}
         #: what is counted apart, where a counter's lock would cost too much, and is added before anybody looks
         self.settlers: list[Callable[[], None]] = []
@@ -129,12 +146,12 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def set_up_logging(level: str, style: str) -> None:
-    """Logs to stderr: `style` json (one object a line) or text."""
-    to_stderr = logging.StreamHandler(sys.stderr)
-    to_stderr.setFormatter(
+def set_up_logging(level: str, style: str, handler: logging.Handler | None = None) -> None:
+    """Logs to `handler`, else to stderr: `style` json (one object a line) or text."""
+    handler = handler or logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
         _JsonLines() if style == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
     )
-    logging.basicConfig(level=level.upper(), handlers=[to_stderr], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # httpx logs each request's URL, which may carry a caller's filter values.
     logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The servers that the tests run against, and the further ones named: installed from Debian where they are missing. A missing one
+# What the tests run against, and the further programs named: installed from Debian where they are missing. A missing one
 # is an error, never a skip.
 set -euo pipefail
 # Where Debian puts servers; not on everybody's PATH.
@@ -13,6 +13,12 @@ need promtool prometheus
 need node nodejs
 need npm npm
 need haproxy haproxy
+need systemd-analyze systemd
+need openssl openssl
+need docker-compose docker-compose
+# a Windows machine for the services: wine, and a compiler for the few DLLs that it lacks
+need wine wine
+need x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64-win32
 for further in "$@"; do
   need "$further" "$further"
 done

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from app.errors import BadQuery
@@ -65,6 +66,7 @@ def _epoch_ms(text: str) -> int | None:
     return round(found * 1000) if abs(found) < _SECONDS_BELOW else round(found)
 
 
+@lru_cache(4096)
 def _iso_ms(text: str) -> int | None:
     try:
         found = datetime.fromisoformat(text)

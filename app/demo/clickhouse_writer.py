@@ -10,7 +10,7 @@ import orjson
 
 from app.demo.accounts import AccountStates
 from app.demo.rows import Columns, event_columns, host_columns, instance_columns, snapshot_columns, trade_columns
-from app.demo.schema import CLICKHOUSE, DATABASE
+from app.demo.schema import DATABASE, clickhouse_statements
 from app.demo.world import World
 
 
@@ -32,7 +32,7 @@ class ClickHouseWriter:
 
     def create(self) -> None:
         """Make the database and its tables."""
-        for statement in CLICKHOUSE:
+        for statement in clickhouse_statements():
             self._client.command(statement)
 
     def trades(self, world: World, from_ms: int, to_ms: int) -> None:

@@ -69,8 +69,13 @@ def fill_redis(world: World, writer: RedisWriter, until_ms: int) -> None:
 
 
 def fill_clickhouse(world: World, writer: ClickHouseWriter, until_ms: int) -> None:
-    """Everything from the world's start to `until_ms`."""
+    """The tables, and in them everything from the world's start to `until_ms`."""
     writer.create()
+    write_history(world, writer, until_ms)
+
+
+def write_history(world: World, writer: ClickHouseWriter, until_ms: int) -> None:
+    """Everything from the world's start to `until_ms`, into tables that are there."""
     writer.trades(world, world.start_ms, until_ms)
     writer.ticks(world, states(world, ticks(world.start_ms, until_ms), opening(world)))
     writer.events(world, world.start_ms, until_ms)

@@ -137,7 +137,8 @@ class DuckDBSource:
         return self._snapshots.standing.problem
 
     async def open(self) -> None:
-        """Nothing: the first fetch opens the newest snapshot."""
+        """Nothing but let go of the engine that has checked the catalogue: the first fetch opens the newest snapshot."""
+        duckdb.default_connection().close()
 
     async def close(self) -> None:
         """Close the snapshot and end the threads."""

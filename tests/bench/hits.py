@@ -28,7 +28,8 @@ from tests.servers.fleet import Fleet
 from tests.servers.haproxy import HAProxyServer
 from tests.servers.world import Stores
 
-_SECONDS = 2
+#: how long each load lasts
+LOAD_S = 2
 _CALLERS = 32
 _MINUTE_MS = 60_000
 
@@ -71,9 +72,9 @@ class Load:
     p99_ms: float
 
 
-def question(stores: Stores, minutes: int, **payload: Any) -> bytes:
-    """A panel over the last so many minutes of the world."""
-    to_ms = stores.until_ms // _MINUTE_MS * _MINUTE_MS
+def question(stores: Stores, minutes: int, ago: int = 0, **payload: Any) -> bytes:
+    """A panel over so many minutes of the world, the last ones or those that ended some minutes ago."""
+    to_ms = (stores.until_ms // _MINUTE_MS - ago) * _MINUTE_MS
     since, until = (datetime.fromtimestamp(at / 1000, UTC).isoformat() for at in (to_ms - minutes * _MINUTE_MS, to_ms))
     content = {
         "app": "dashboard",
@@ -107,7 +108,7 @@ def wrk(folder: Path, port: int, bodies: Sequence[bytes], callers: int = _CALLER
     """A closed loop of callers on one kept-alive connection each."""
     script = folder / "wrk.lua"
     script.write_text(_WRK.format(bodies=", ".join(f"[==[{body.decode()}]==]" for body in bodies)), encoding="utf-8")
-    command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{callers}", f"-d{_SECONDS}s", "--latency", "-s", str(script)]
+    command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{callers}", f"-d{LOAD_S}s", "--latency", "-s", str(script)]
     said = subprocess.run([*command, f"http://127.0.0.1:{port}"], capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in said or "Socket errors" in said:
         raise RuntimeError(said)

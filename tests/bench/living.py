@@ -1,9 +1,8 @@
-"""What it costs to start a bridge, to keep it, to refresh a panel and to have one more viewer."""
+"""What it costs to start a bridge, to keep it, and to refresh a panel."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import subprocess
 import sys
@@ -17,19 +16,23 @@ from app.model import Frame, Statement, TimeRange, frame_of_runs
 from app.policies import Common, Places, Policy, guard
 from app.sources.prometheus import PrometheusRead
 from app.telemetry import Telemetry
-from tests.bench.fan_out import TARGETS, bridge_process, panel
-from tests.bench.hits import wrk
+from tests.bench.fan_out import bridge_process
 from tests.bench.report import Line
+from tests.bench.viewing import viewers
 from tests.servers.world import Stores
 
-_VIEWERS = (1, 10, 100, 1000)
 _STEP_MS = 20_000
 _POINTS = 400
 
 
 async def living(stores: Stores, folder: Path, rounds: int) -> list[Line]:
     """The lines of the report."""
-    return [*await _started(stores, folder, min(rounds, 5)), _without_extras(), await _refreshed(), await _viewed(stores, folder)]
+    return [
+        *await _started(stores, folder, min(rounds, 5)),
+        _without_extras(),
+        await _refreshed(),
+        *await viewers(stores, folder),
+    ]
 
 
 async def _started(stores: Stores, folder: Path, rounds: int) -> list[Line]:
@@ -94,31 +97,3 @@ async def _refreshed() -> Line:
 def _rows(span: TimeRange) -> Frame:
     times = np.arange(span.from_ms, span.to_ms, span.step_ms, dtype=np.int64)
     return frame_of_runs([((), times, np.sin(times / 1e6))])
-
-
-async def _viewed(stores: Stores, folder: Path) -> Line:
-    """Askings at the stores in two seconds in which more and more people look at the same dashboard without a pause."""
-    askings = []
-    async with (
-        bridge_process(stores.settings(fresh_s=10), folder) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client,
-    ):
-        bodies = [json.dumps(panel(target)).encode() for target in TARGETS]
-        for viewers in _VIEWERS:
-            await asyncio.sleep(10)  # nothing is fresh any more
-            before = await _askings(client)
-            await asyncio.to_thread(wrk, folder, port, bodies, viewers)
-            askings.append(await _askings(client) - before)
-    return Line(
-        f"askings at the stores in 2 s of {', '.join(map(str, _VIEWERS))} viewers",
-        ", ".join(f"{each:.0f}" for each in askings),
-        "",
-        f"x{askings[-1] / askings[0]:.2f}",
-        "flat: <= x2",
-        askings[-1] <= 2 * askings[0],
-    )
-
-
-async def _askings(client: httpx.AsyncClient) -> float:
-    said = (await client.get("/metrics")).text
-    return sum(map(float, re.findall(r"^bridge_cache_misses_total\{[^}]*\} (\S+)", said, re.MULTILINE)))

@@ -283,3 +283,14 @@ async def test_a_compressed_answer_takes_room_of_its_own(large: Two) -> None:
     before = ready.size_bytes
     await zipped_later(large, "gzip")
     assert 0 < ready.size_bytes - before < 5000
+
+
+async def test_ready_answers_are_in_the_histogram_too(two: Two) -> None:
+    for _ in range(5):
+        await two.short.get(ROWS)
+    told = (await two.short.get("/metrics")).text
+    counts = [
+        re.findall(rf'{name}{{[^}}]*route="/v1/rows"[^}}]*}} (\S+)', told) for name in ("_count", "_requests_total", "_sum")
+    ]
+    assert counts[0] == counts[1] == ["5.0"]
+    assert float(counts[2][0]) > 0

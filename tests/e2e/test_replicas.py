@@ -5,95 +5,25 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from tests.servers.askers import load, until
 from tests.servers.faulty import FaultProxy
-from tests.servers.fleet import Fleet
+from tests.servers.fleet import Fleet, settings
 from tests.servers.haproxy import HAProxyServer
 from tests.servers.redis import RedisServer
 from tests.servers.world import Stores, running_stores
-
-POLICY = {"probe_s": 0.5, "fresh_s": 1.0}
-PANEL = {
-    "targets": [{"refId": "A", "target": "open_trades"}, {"refId": "B", "target": "equity"}],
-    "range": {"from": "now-30m", "to": "now"},
-    "maxDataPoints": 100,
-}
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
     with running_stores(tmp_path_factory.mktemp("fleet"), hours=1, instances=2) as running:
         yield running
-
-
-def settings(stores: Stores, ports: Mapping[str, int] | None = None, **more: Any) -> dict[str, Any]:
-    values = stores.settings(**(ports or {})).model_dump(mode="json", exclude={"http", "agent"})
-    for source in values["sources"].values():
-        source["policy"] |= POLICY
-    values["sources"]["clickhouse"]["connect"]["password"] = stores.clickhouse.password  # a dump masks secrets
-    return values | more
-
-
-class Load:
-    """Askers in a closed loop, and what they got."""
-
-    def __init__(self) -> None:
-        self.statuses: Counter[int | str] = Counter()
-        self.blank = 0
-
-    @property
-    def failed(self) -> dict[int | str, int]:
-        return {status: count for status, count in self.statuses.items() if status != 200}
-
-    async def run(self, url: str, pause_s: float = 0.02) -> None:
-        async with aiohttp.ClientSession(url) as session, asyncio.TaskGroup() as group:
-            for number in range(8):
-                group.create_task(self._ask(session, number % 2 == 0, pause_s))
-
-    async def _ask(self, session: aiohttp.ClientSession, panel: bool, pause_s: float) -> None:
-        while True:
-            try:
-                await self._one(session, panel)
-            except (aiohttp.ClientError, TimeoutError) as problem:
-                self.statuses[repr(problem)] += 1
-            await asyncio.sleep(pause_s)
-
-    async def _one(self, session: aiohttp.ClientSession, panel: bool) -> None:
-        rows = {"metric": "open_trades", "from": "now-30m", "by": "account"}
-        asking = session.post("/json/query", json=PANEL) if panel else session.get("/v1/rows", params=rows)
-        async with asking as reply:
-            body = await reply.read()
-            self.statuses[reply.status] += 1
-            self.blank += len(body) < 100
-
-
-@asynccontextmanager
-async def load(url: str) -> AsyncIterator[Load]:
-    asked = Load()
-    running = asyncio.create_task(asked.run(url))
-    try:
-        yield asked
-    finally:
-        running.cancel()
-        await asyncio.wait({running})
-
-
-async def until(limit_s: float, holds: Callable[[], bool]) -> float:
-    """How long it takes until something holds."""
-    begun_s = time.monotonic()
-    while not await asyncio.to_thread(holds):
-        assert time.monotonic() - begun_s < limit_s, f"not within {limit_s}s"
-        await asyncio.sleep(0.05)
-    return time.monotonic() - begun_s
 
 
 async def test_a_rolling_restart_a_crash_and_a_reconnect_lose_no_request(own: Stores, tmp_path: Path) -> None:

@@ -73,15 +73,23 @@ class RealClickHouse(ClickHouse):
 class ClickHouseServer(ClickHouse):
     """Our own server, a process that can be paused, killed and started again with its data on its port."""
 
-    def __init__(self, folder: Path, password: str) -> None:
+    def __init__(self, folder: Path, password: str, backups: Path | None = None) -> None:
         super().__init__()
         self.folder = folder
+        self.backups = backups
         self.password = password
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> Self:
         """Start, and wait until it answers (about a second)."""
-        command = [sys.executable, clickhouse_engine.__file__, str(self.folder), str(self.port), self.password]
+        command = [
+            sys.executable,
+            clickhouse_engine.__file__,
+            str(self.folder),
+            str(self.port),
+            self.password,
+            str(self.backups or ""),
+        ]
         # It ends when its standard input does: with this process, however that ends.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout

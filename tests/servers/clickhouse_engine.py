@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from uuid import uuid4
@@ -48,8 +49,9 @@ _STATUS = {516: 403, 497: 403, 62: 400, 47: 404, 60: 404, 46: 404, 81: 404, 202:
 class Engine:
     """The embedded engine on one folder, its queries in flight, and the faults that are switched on."""
 
-    def __init__(self, folder: str, password: str) -> None:
+    def __init__(self, folder: str, password: str, backups: str = "") -> None:
         self.folder = folder
+        self._spec = f"{folder}?config-file={_with_backups(backups)}" if backups else folder
         self.password = password
         self.faults: dict[str, Any] = {}
         self.kills = 0
@@ -61,7 +63,7 @@ class Engine:
         self._keep = self._connect()
 
     def _connect(self) -> Any:
-        return chdb.connect(self.folder)  # type: ignore[no-untyped-call]  # chdb has no types
+        return chdb.connect(self._spec)  # type: ignore[no-untyped-call]  # chdb has no types
 
     def run(self, query_id: str, sql: str, request: dict[str, str]) -> bytes:
         """The answer in the format that the statement names. Raises RuntimeError with ClickHouse's message."""
@@ -103,6 +105,15 @@ class Engine:
     def state(self) -> dict[str, Any]:
         """What `/test` shows."""
         return {"running": self.running(), "kills": self.kills, "peak": self.peak, "asked": self.asked}
+
+
+def _with_backups(folder: str) -> Path:
+    """The server's configuration with a disk `backups` in that folder, to which BACKUP may write."""
+    file = Path(folder).with_suffix(".xml")
+    disk = f"<disks><backups><type>local</type><path>{folder}/</path></backups></disks>"
+    allowed = "<backups><allowed_disk>backups</allowed_disk></backups>"
+    file.write_text(f"<clickhouse><storage_configuration>{disk}</storage_configuration>{allowed}</clickhouse>", encoding="utf-8")
+    return file
 
 
 def _session(request: dict[str, str], faults: dict[str, Any]) -> Iterator[str]:
@@ -262,9 +273,12 @@ def _end_with_parent() -> None:
 
 
 def main() -> None:
-    """Serve the folder of the first argument on the port of the second (0: any), print the port once ready; end with stdin."""
-    folder, port, password = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    Handler.engine = Engine(folder, password)
+    """Serve the folder of the first argument on the port of the second (0: any), print the port once ready; end with stdin.
+
+    The third is the password, the fourth the folder of the disk `backups` (empty: there is none).
+    """
+    folder, port, password, backups = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    Handler.engine = Engine(folder, password, backups)
     # The engine's first KILL takes a quarter of a second; a server that has been up for a while has that behind it.
     Handler.engine.run("-", "KILL QUERY WHERE query_id = 'none' ASYNC", {})
     Handler.engine.kills = 0

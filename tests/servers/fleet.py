@@ -13,8 +13,19 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.servers.redis import free_port
+from tests.servers.world import Stores
 
 _START_S = 20.0
+_POLICY = {"probe_s": 0.5, "fresh_s": 1.0}
+
+
+def settings(stores: Stores, ports: Mapping[str, int] | None = None, **more: Any) -> dict[str, Any]:
+    """One replica's settings over these stores; `ports` puts a proxy's port in the place of a store's."""
+    values = stores.settings(**(ports or {})).model_dump(mode="json", exclude={"http", "agent"})
+    for source in values["sources"].values():
+        source["policy"] |= _POLICY
+    values["sources"]["clickhouse"]["connect"]["password"] = stores.clickhouse.password  # a dump masks secrets
+    return values | more
 
 
 class Fleet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import socket
 import subprocess
@@ -65,12 +66,14 @@ class HAProxyServer:
     """
 
     host = "127.0.0.1"
+    _options: Sequence[str] = ("-db",)
 
     def __init__(self, folder: Path, replicas: Sequence[tuple[int, int]], slowstart_s: int = 0) -> None:
         self.port = free_port()
         self._folder = folder
         self._replicas = replicas
         self._slowstart_s = slowstart_s
+        self._environment: dict[str, str] = {}
         # A unix socket's path must be short, and pytest's folders are not.
         self._short = tempfile.TemporaryDirectory(prefix="hap", ignore_cleanup_errors=True)
         self.socket_path = f"{self._short.name}/s"
@@ -95,7 +98,8 @@ class HAProxyServer:
         config = self._folder / "haproxy.cfg"
         config.write_text(self._config(), encoding="utf-8")
         with (self._folder / "haproxy.log").open("ab") as log:
-            self._process = subprocess.Popen([program, "-db", "-f", str(config)], stdout=log, stderr=log)
+            command = [program, *self._options, "-f", str(config)]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | self._environment)
         self._wait(self._process)
         return self
 
@@ -127,10 +131,10 @@ class HAProxyServer:
             api.sendall(f"{command}\n".encode())
             return b"".join(iter(lambda: api.recv(1 << 16), b"")).decode()
 
-    def stats(self) -> dict[str, dict[str, str]]:
+    def stats(self, backend: str = BACKEND) -> dict[str, dict[str, str]]:
         """What `show stat` says of each server of the backend."""
         rows = csv.DictReader(self.ask("show stat").removeprefix("# ").strip().splitlines())
-        return {row["svname"]: row for row in rows if row["pxname"] == BACKEND and row["svname"] != "BACKEND"}
+        return {row["svname"]: row for row in rows if row["pxname"] == backend and row["svname"] != "BACKEND"}
 
     def stop(self) -> None:
         """End it as an operator in a hurry would (SIGTERM stops haproxy at once); nothing where it does not run."""

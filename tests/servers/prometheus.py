@@ -33,9 +33,10 @@ def prometheus_with(folder: Path, openmetrics: str) -> Iterator[int]:
 class PrometheusServer:
     """A Prometheus that scrapes one target; its port and its data stay over restarts."""
 
-    def __init__(self, folder: Path, target_port: int, scrape_s: float) -> None:
+    def __init__(self, folder: Path, target_port: int, scrape_s: float, *options: str) -> None:
         self.port = free_port()
         self._folder = folder
+        self.data = folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         every = f"{round(scrape_s * 1000)}ms"
@@ -44,20 +45,21 @@ class PrometheusServer:
             f'scrape_configs: [{{job_name: t, static_configs: [{{targets: ["127.0.0.1:{target_port}"]}}]}}]',
         )
         (folder / "prometheus.yml").write_text("\n".join(lines), encoding="utf-8")
-        self._lookback = f"{round(scrape_s * 3000)}ms"
+        self._options = [f"--query.lookback-delta={round(scrape_s * 3000)}ms", *options]
+        self._environment: dict[str, str] = {}
 
     def start(self) -> Self:
         """Start and wait until it is ready. Raises RuntimeError where it does not come up."""
         command = [
             shutil.which("prometheus") or "prometheus",
             f"--config.file={self._folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={self._folder / 'data'}",
+            f"--storage.tsdb.path={self.data}",
             f"--web.listen-address=127.0.0.1:{self.port}",
-            f"--query.lookback-delta={self._lookback}",
             "--log.level=error",
+            *self._options,
         ]
         with (self._folder / "prometheus.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | self._environment)
         ends = time.monotonic() + _START_S
         while time.monotonic() < ends:
             if self._ready():

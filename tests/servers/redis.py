@@ -24,6 +24,14 @@ def free_port() -> int:
         return port
 
 
+def redis_program() -> str:
+    """Where redis-server is. Raises RuntimeError where it is not."""
+    program = shutil.which("redis-server")
+    if program is None:
+        raise RuntimeError("redis-server is not installed; on Debian: apt-get install redis-server")
+    return program
+
+
 class RedisServer:
     """One redis-server. `with RedisServer(folder) as server:` starts and stops it; the port stays the same over restarts.
 
@@ -48,18 +56,17 @@ class RedisServer:
 
     def start(self) -> Self:
         """Start and wait until it answers. Raises RuntimeError where there is no redis-server or it does not come up."""
-        program = shutil.which("redis-server")
-        if program is None:
-            raise RuntimeError("redis-server is not installed; on Debian: apt-get install redis-server")
-        command = [program, "--bind", self.host, "--port", str(self.port), "--dir", str(self._folder)]
-        command += ["--save", "", "--appendonly", "no", "--daemonize", "no", "--enable-debug-command", "local"]
-        if self.password:
-            command += ["--requirepass", self.password]
+        command = self._command()
         log = (self._folder / "redis.log").open("ab")
         with log:
             self._process = subprocess.Popen([*command, *self._options], stdout=log, stderr=log)
         self._wait()
         return self
+
+    def _command(self) -> list[str]:
+        command = [redis_program(), "--bind", self.host, "--port", str(self.port), "--dir", str(self._folder)]
+        command += ["--save", "", "--appendonly", "no", "--daemonize", "no", "--enable-debug-command", "local"]
+        return [*command, "--requirepass", self.password] if self.password else command
 
     def _wait(self) -> None:
         ends = time.monotonic() + _START_S

@@ -27,6 +27,33 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "s3cret" not in repr(settings) + str(settings) + settings.model_dump_json()
 
 
+def test_a_secrets_file_comes_between_the_configuration_and_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = tmp_path / "secrets.env"
+    secrets.write_text(f"\ufeff{PASSWORD}='of #the file'\nBRIDGE_SOURCES__RTS__CONNECT__PORT=1\n", encoding="utf-8")
+    monkeypatch.setenv("BRIDGE_SECRETS", str(secrets))
+    monkeypatch.setenv("BRIDGE_SOURCES__RTS__CONNECT__PORT", "2")
+    rts = read_settings(Path("provisioning/bridge.yaml")).sources["rts"].connect
+    assert getattr(rts, "port", None) == 2
+    assert getattr(rts, "password", None).get_secret_value() == "of #the file"  # type: ignore[union-attr]  # set above
+
+
+def test_a_secrets_file_that_is_missing_or_has_an_unknown_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = tmp_path / "secrets.env"
+    monkeypatch.setenv("BRIDGE_SECRETS", str(secrets))
+    with pytest.raises(ConfigError) as missing:
+        read_settings(Path("provisioning/bridge.yaml"))
+    assert str(missing.value).startswith(f"{secrets}: ")
+    assert str(missing.value).endswith("cannot be read: No such file or directory")
+    secrets.write_text("PASSWORD=s3cret\n")
+    with pytest.raises(ConfigError) as unknown:
+        read_settings(Path("provisioning/bridge.yaml"))
+    assert str(unknown.value) == "provisioning/bridge.yaml: password: unknown key"
+
+
 def test_every_mistake_is_listed_by_file_and_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "bridge.yaml"
     file.write_text(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,7 @@ def test_no_file_names_a_machines_folder_or_a_registrys_host() -> None:
 def test_make_lists_every_target_with_a_line() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     [phony] = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
-    described = re.findall(r"^([a-z]+):.*## .+$", makefile, re.MULTILINE)
+    described = re.findall(r"^([a-z-]+):.*## .+$", makefile, re.MULTILINE)
     assert sorted(described) == sorted(phony.split())
 
 
@@ -57,10 +58,13 @@ def test_the_driver_of_a_source_is_imported_in_that_sources_files_only() -> None
         text, where = file.read_text(encoding="utf-8"), file.relative_to(ROOT / "app").as_posix()
         for driver, kind in drivers.items():
             imported = re.search(rf"^\s*(import|from) {driver}\b", text, re.MULTILINE)
-            # The demo writes into the stores; `bridge query` is a client of the bridge itself, the sync one of the backend.
+            # The demo writes into the stores; `bridge query` is a client of the bridge itself, the sync one of the backend,
+            # the backups of what a server offers to its administrator.
             allowed = where.startswith((f"sources/{kind}", "demo/")) or (where, driver) in (
-                ("commands.py", "httpx"),
-                ("sync.py", "httpx"),
+                ("questions.py", "httpx"),
+                ("sync_http.py", "httpx"),
+                ("backup/clickhouse_server.py", "httpx"),
+                ("backup/prometheus.py", "httpx"),
             )
             if imported and not allowed:
                 found.append((where, driver))
@@ -72,3 +76,13 @@ def test_version_and_changelog_agree() -> None:
 
     assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_command_line_knows_every_kind_of_backup_without_importing_them() -> None:
+    from app import __main__
+    from app.backup import KINDS
+
+    assert __main__._KINDS == KINDS  # noqa: SLF001  it has no other name
+    code = "import sys, app.__main__; print(*[name for name in sys.modules if name.startswith(('app.', 'fastapi', 'duckdb'))])"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert set(imported.split()) == {"app.__main__", "app.errors"}

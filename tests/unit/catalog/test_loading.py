@@ -132,6 +132,7 @@ def test_the_catalogue_that_comes_with_the_bridge_is_right(capsys: pytest.Captur
         "time limits: ok, source 4.5s < request 4.8s; set Grafana's and HAProxy's above that",
         "backend sync: off (no sync.url): nobody is told of an outage",
         "shared answers: off (no tier.host): each replica asks for itself",
+        "backups: off (no backup.folder)",
         "state folder: none: nothing is kept over a restart",
     ]
 

@@ -1,0 +1,75 @@
+"""DuckDB: the published snapshot and its pointer. The live file is the writer's alone and is never touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from app.backup import disk
+from app.backup.archive import Archive
+from app.backup.kind import Draft, InFolder
+from app.backup.manifest import DATA, Backup, KindName, Manifest
+from app.backup.placing import Step, put
+from app.errors import BackupError
+from app.sources.duckdb_snapshots import POINTER, covers_to_ms, rows_of
+
+_TRIES = 5
+
+
+class DuckDBKind(InFolder):
+    """What the bridge reads: the snapshot that the pointer names."""
+
+    name: KindName = "duckdb"
+
+    def __init__(self, snapshots: Path | None) -> None:
+        self._snapshots = snapshots
+
+    def take(self, part: Path, archive: Archive, full: bool) -> Draft:
+        """Copy the newest snapshot; the writer may publish the next one and remove this one meanwhile."""
+        folder = self._configured()
+        (part / DATA).mkdir()
+        for _ in range(_TRIES):
+            name = _pointed(folder)
+            try:
+                disk.copy_file(folder / name, part / DATA / name)
+            except FileNotFoundError:
+                continue
+            disk.write(part / DATA / POINTER, f"{name}\n".encode())
+            return Draft(versions={}, place={"snapshot": name})
+        raise BackupError(f"duckdb: {folder / POINTER} names {name}, which is not there")
+
+    def look(self, files: Path | None, place: Mapping[str, str], aside: Path | None) -> dict[str, Any]:
+        """It opens, and how many rows each table has."""
+        assert files is not None  # noqa: S101  they are in the folder
+        name = _pointed(files)
+        try:
+            return {"covers_to_ms": covers_to_ms(name), "tables": rows_of(files / name)}
+        except OSError as problem:
+            raise BackupError(f"duckdb: {problem}") from problem
+
+    def restore(self, backup: Backup, manifest: Manifest, to: str | None, force: bool) -> Iterator[str]:
+        """Put the snapshot into the folder and point to it."""
+        folder = Path(to) if to else self._configured()
+        names = sorted(manifest.files, key=lambda name: name == POINTER)  # the pointer last
+        steps = [Step(backup.path / DATA / name, folder / name, manifest.files[name]) for name in names]
+        yield from put(backup.name, steps, (), force)
+        yield "the bridge reads it until the writer publishes the next one; the writer's own live file is not restored by this"
+
+    def _configured(self) -> Path:
+        if self._snapshots is None:
+            raise BackupError("duckdb: there is no such source; let backup.duckdb.source name one")
+        return self._snapshots
+
+
+def _pointed(folder: Path) -> str:
+    pointer = folder / POINTER
+    try:
+        name = pointer.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        name = ""
+    except OSError as problem:
+        raise BackupError(f"duckdb: {pointer} cannot be read: {problem.strerror}") from problem
+    if covers_to_ms(name) is None:
+        raise BackupError(f"duckdb: {pointer} names no snapshot")
+    return name

@@ -1,0 +1,101 @@
+"""The daily schedule: read by the tools that will read it, and every command line in it is one that the bridge understands."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+import tree_sitter_powershell
+from tree_sitter import Language, Node, Parser
+
+from app.__main__ import parser
+from app.config import HttpSettings
+
+PROVISIONING = Path(__file__).parents[2] / "provisioning"
+UNITS = sorted((PROVISIONING / "systemd").iterdir())
+TASK = PROVISIONING / "windows" / "backup-task.ps1"
+BRIDGE = "/opt/bridge/.venv/bin/bridge"
+
+
+def values(unit: str, key: str) -> list[str]:
+    """What a unit says of a key."""
+    text = (PROVISIONING / "systemd" / unit).read_text()
+    return re.findall(rf"^{key}=(.*)$", text, re.MULTILINE)
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    """The units as they are, but for the program, which is not installed here."""
+    for unit in UNITS:
+        (tmp_path / unit.name).write_text(unit.read_text().replace(BRIDGE, "/bin/true"))
+    return tmp_path
+
+
+def test_systemd_reads_the_units_without_a_word(units: Path) -> None:
+    command = ["systemd-analyze", "verify", *(str(units / unit.name) for unit in UNITS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [unit.name for unit in UNITS] == ["bridge-backup.service", "bridge-backup.timer", "bridge.service"]
+
+
+@pytest.mark.parametrize(("unit", "most"), [("bridge.service", 1.7), ("bridge-backup.service", 2.9)])
+def test_the_services_may_do_little_else_than_their_work(units: Path, unit: str, most: float) -> None:
+    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(units / unit)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
+    assert found is not None
+    assert float(found[1]) <= most
+
+
+def test_the_timer_starts_the_service_of_its_name_every_day() -> None:
+    (when,) = values("bridge-backup.timer", "OnCalendar")
+    command = ["systemd-analyze", "calendar", "--iterations=2", when]
+    said = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={"TZ": "UTC", "PATH": os.environ["PATH"]}
+    ).stdout
+    days = [date.fromisoformat(day) for day in re.findall(r"(?:Next elapse|Iter. #2): \w+ (\S+)", said)]
+    assert (days[1] - days[0], values("bridge-backup.timer", "Unit")) == (timedelta(days=1), [])
+
+
+def test_the_command_lines_of_the_units_are_understood() -> None:
+    lines = [line for unit in ("bridge.service", "bridge-backup.service") for line in values(unit, "ExecStart")]
+    asked = [parser().parse_args(shlex.split(line.removeprefix(BRIDGE))) for line in lines]
+    assert [(one.command, getattr(one, "what", None), str(one.config)) for one in asked] == [
+        ("serve", None, "/etc/bridge/bridge.yaml"),
+        ("backup", "all", "/etc/bridge/bridge.yaml"),
+        ("backup", "verify", "/etc/bridge/bridge.yaml"),
+    ]
+
+
+def test_systemd_waits_longer_than_the_bridge_takes_to_stop() -> None:
+    http = HttpSettings()
+    assert float(values("bridge.service", "TimeoutStopSec")[0]) > http.lame_duck_s + http.graceful_stop_s
+
+
+def wrong(script: str) -> list[str]:
+    """Where PowerShell's grammar does not follow a script."""
+
+    def errors(node: Node) -> list[str]:
+        here = [f"line {node.start_point[0] + 1}: {(node.text or b'').decode()[:60]}"] if node.is_error or node.is_missing else []
+        return here + [found for child in node.children for found in errors(child)]
+
+    return errors(Parser(Language(tree_sitter_powershell.language())).parse(script.encode()).root_node)
+
+
+def test_the_windows_task_and_the_script_that_it_runs_are_powershell() -> None:
+    text = TASK.read_text()
+    inner = re.search(r'@"\n(.*?)\n"@', text, re.DOTALL)
+    assert inner is not None
+    plain = re.sub(r"(?<!`)\$(\w+)", r"\1", inner[1]).replace("`", "")
+    assert (wrong(text), wrong(plain), wrong("if (") != []) == ([], [], True)
+
+
+def test_the_command_lines_of_the_windows_task_are_understood() -> None:
+    lines = re.findall(r"^& '\$Bridge' (.*)$", TASK.read_text(), re.MULTILINE)
+    asked = [parser().parse_args(shlex.split(line.replace("$Keep", "14"))) for line in lines]
+    assert [(one.command, one.what, one.keep) for one in asked] == [("backup", "all", 14), ("backup", "verify", None)]

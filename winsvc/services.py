@@ -1,0 +1,102 @@
+"""The services that there are: the bridge, Grafana, and any program that wants to be one."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PureWindowsPath
+from typing import TYPE_CHECKING
+
+from winsvc.logs import Rotation
+from winsvc.plan import Opening, Service
+from winsvc.supervise import Patience
+
+if TYPE_CHECKING:
+    from app.config import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where things are: the checkout, the interpreter of the services, and the folder of all services' data.
+
+    The interpreter is the one that the virtual environment was made from: the environment's own python.exe is a launcher that
+    starts another process, which the service control manager did not start (it says so in event 7039).
+    """
+
+    program: PureWindowsPath
+    python: PureWindowsPath
+    data: PureWindowsPath
+
+    def host(self, *arguments: str) -> tuple[str, ...]:
+        """The command of a service. -I: no environment variable and no folder of a user's changes what is run."""
+        return (str(self.python), "-I", str(self.program / "winsvc" / "host.py"), *arguments)
+
+
+def bridge(place: Place, name: str, settings: Settings, rotation: Rotation, remote: str) -> Service:
+    """The bridge with these settings."""
+    folder = place.data / "bridge"
+    state = [folder / PureWindowsPath(settings.state)] if settings.state else []
+    snapshots = [
+        folder / PureWindowsPath(source.connect.snapshots)
+        for source in settings.sources.values()
+        if source.connect.kind == "duckdb" and source.connect.enabled
+    ]
+    limits = ("--log-bytes", str(rotation.file_bytes), "--log-files", str(rotation.files))
+    return Service(
+        name,
+        "TDS bridge",
+        "One Grafana data source over Redis, ClickHouse, DuckDB and Prometheus.",
+        place.host("run", "--name", name, "--config", str(folder / "bridge.yaml"), *limits),
+        folder,
+        writes=(folder / "logs", *state),
+        reads=tuple(snapshots),
+        opening=_opening(settings, remote),
+    )
+
+
+def _opening(settings: Settings, remote: str) -> Opening | None:
+    listening = [(settings.http.host, settings.http.port), (settings.agent.host, settings.agent.port)]
+    ports = tuple(port for host, port in listening if port is not None and not _loopback(host))
+    return Opening(ports, remote) if ports else None
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def grafana(place: Place, name: str, home: PureWindowsPath) -> Service:
+    """Grafana, installed in `home`, with the provisioning of this repository and its own grafana.ini."""
+    folder = place.data / "grafana"
+    command = [
+        str(home / "bin" / "grafana.exe"),
+        "server",
+        "--homepath",
+        str(home),
+        "--config",
+        str(folder / "grafana.ini"),
+        f"cfg:default.paths.data={folder / 'data'}",
+        f"cfg:default.paths.logs={folder / 'logs'}",
+        f"cfg:default.paths.plugins={folder / 'data' / 'plugins'}",
+        f"cfg:default.paths.provisioning={place.program / 'provisioning' / 'grafana'}",
+    ]
+    return supervised(place, name, "TDS Grafana", "Grafana, kept running.", folder, command)
+
+
+def supervised(
+    place: Place,
+    name: str,
+    title: str,
+    description: str,
+    folder: PureWindowsPath,
+    command: Sequence[str],
+    patience: Patience | None = None,
+) -> Service:
+    """A program that does not speak to the service control manager: kept running by a supervisor that does."""
+    patience = patience or Patience()
+    waits = ("--restart", f"{patience.restart_s:g}", "--grace", f"{patience.grace_s:g}")
+    image = place.host("supervise", "--name", name, "--folder", str(folder), *waits, "--", *command)
+    return Service(name, title, description, image, folder, writes=(folder / "logs", folder / "data"))

@@ -1,0 +1,31 @@
+#Requires -Version 5.1
+#Requires -RunAsAdministrator
+<#
+.SYNOPSIS
+    Takes the services away. Configuration, secrets, logs and state stay, unless -Purge says otherwise.
+.EXAMPLE
+    .\winsvc\uninstall.ps1
+.EXAMPLE
+    .\winsvc\uninstall.ps1 -Purge
+#>
+[CmdletBinding(SupportsShouldProcess, ConfirmImpact = 'High')]
+param(
+    [string]$Data = (Join-Path $env:ProgramData 'TDS'),
+    # Also deletes the data folder and .venv, for good.
+    [switch]$Purge
+)
+Set-StrictMode -Version Latest
+$ErrorActionPreference = 'Stop'
+$Root = Split-Path -Parent $PSScriptRoot
+$Venv = Join-Path $Root '.venv'
+
+foreach ($name in 'TDSGrafana', 'TDSBridge') {
+    if (-not (Get-Service -Name $name -ErrorAction SilentlyContinue)) { continue }
+    & (Join-Path $Venv 'Scripts\python.exe') -m winsvc remove $name
+    if ($LASTEXITCODE -ne 0) { throw "$name could not be removed" }
+}
+if ($Purge) {
+    foreach ($folder in $Data, $Venv) {
+        if ((Test-Path $folder) -and $PSCmdlet.ShouldProcess($folder, 'delete for good')) { Remove-Item -Recurse -Force -Path $folder }
+    }
+}
