@@ -8,7 +8,7 @@ BIN := .venv/bin
 NODE := tests/node
 LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --no-strip-extras -q pyproject.toml
 
-.PHONY: help demo test test-windows check bench chaos format lock clean servers
+.PHONY: help demo test test-windows check bench chaos dashboards format lock clean servers
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -27,7 +27,7 @@ check: .venv/test.stamp ## format, lint, types, layers, spelling, configuration 
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell app winsvc provisioning scripts README.md CHANGELOG.md .github
+	$(BIN)/codespell app dashboards winsvc provisioning scripts README.md CHANGELOG.md .github
 	$(BIN)/python -m app check --config provisioning/bridge.yaml
 
 bench: .venv/test.stamp servers ## the ratios, as a table (BENCH_ARGS="--rounds 15")
@@ -36,6 +36,9 @@ bench: .venv/test.stamp servers ## the ratios, as a table (BENCH_ARGS="--rounds 
 
 chaos: .venv/test.stamp servers ## break every store by script under load, check every promise (CHAOS_ARGS="--speed 1 --outage 60")
 	$(BIN)/python -m tests.lab $(CHAOS_ARGS)
+
+dashboards: .venv/test.stamp ## write the Grafana dashboards anew, from dashboards/ and the catalogue
+	$(BIN)/python -m dashboards
 
 format: .venv/test.stamp ## format the code and sort its imports
 	$(BIN)/ruff check --fix-only .

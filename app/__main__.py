@@ -16,6 +16,8 @@ from app.errors import BridgeError, ConfigError
 _URL = "http://127.0.0.1:8080"
 #: `app.backup.KINDS`, said again so that the bare command line is there at once
 _KINDS = ("grafana", "clickhouse", "prometheus", "duckdb", "config")
+#: `app.commands.DASHBOARDS`, likewise
+_DASHBOARDS = "provisioning/grafana/dashboards"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,11 +41,14 @@ def parser() -> argparse.ArgumentParser:
     _config_option(demo)
     demo.set_defaults(run=_run("commands", "demo"))
 
-    check = commands_of.add_parser("check", help="check configuration and catalogue; every mistake is listed")
+    check = commands_of.add_parser("check", help="check configuration, catalogue and dashboards; every mistake is listed")
     _config_option(check)
     check.add_argument("--catalog", type=Path, help="check this folder of catalogue files in place of the configured one")
+    check.add_argument(
+        "--dashboards", type=Path, metavar="FOLDER", help=f"Grafana's dashboards (default {_DASHBOARDS}, where there is one)"
+    )
     check.add_argument("--connect", action="store_true", help="also ask each source")
-    check.set_defaults(run=_run("commands", "check", "config", "catalog", "connect"))
+    check.set_defaults(run=_run("commands", "check", "config", "catalog", "dashboards", "connect"))
 
     query = commands_of.add_parser("query", help="ask a running bridge for a metric")
     query.add_argument("metric")

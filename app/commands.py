@@ -18,9 +18,10 @@ import uvicorn
 
 from app import backup
 from app.auth import new_key
-from app.catalog import load_folder
+from app.catalog import Catalogue, load_folder
 from app.config import Settings, read_settings, settings_from
 from app.contracts.grammar import instant_ms
+from app.dashboard_check import check_folder
 from app.demo import DemoOptions, running_demo
 from app.errors import BadQuery
 from app.haproxy import reconnect
@@ -32,6 +33,8 @@ from app.telemetry import Telemetry, set_up_logging
 
 _log = logging.getLogger("bridge")
 _SWITCH_S = 0.0005
+#: where the repository has them, seen from its root
+DASHBOARDS = Path("provisioning/grafana/dashboards")
 
 
 def serve(config: Path | None) -> int:
@@ -186,13 +189,14 @@ def _say(*lines: str) -> None:
         print(line, flush=True)
 
 
-def check(config: Path | None, catalog: Path | None, connect: bool) -> int:
-    """Check configuration and catalogue offline; with `connect` also ask each source."""
+def check(config: Path | None, catalog: Path | None, dashboards: Path | None, connect: bool) -> int:
+    """Check configuration, catalogue and dashboards offline; with `connect` also ask each source."""
     settings = read_settings(config)
     catalogue = load_folder(catalog or settings.catalog_folder, settings.kinds)
     _say(
         f"configuration: ok, {len(settings.sources)} sources",
         f"catalogue: ok, {len(catalogue.metrics)} metrics, {len(catalogue.events)} events, {len(catalogue.labels)} labels",
+        _dashboards(dashboards, catalogue),
         f"time limits: ok, {_ladder(settings)}",
         f"backend sync: {settings.sync.url}"
         if settings.sync.url
@@ -207,6 +211,13 @@ def check(config: Path | None, catalog: Path | None, connect: bool) -> int:
     for name, facts in health.items():
         _say(f"{name}: {facts['answer']} ({facts['latency_ms']} ms)" if facts["up"] else f"{name}: DOWN: {facts['error']}")
     return 0 if all(facts["up"] for facts in health.values()) else 1
+
+
+def _dashboards(folder: Path | None, catalogue: Catalogue) -> str:
+    if folder is None and not DASHBOARDS.is_dir():
+        return f"dashboards: not checked, there is no {DASHBOARDS} here (--dashboards FOLDER)"
+    found = check_folder(folder or DASHBOARDS, catalogue)
+    return f"dashboards: ok, {found.dashboards} with {found.targets} questions to the bridge"
 
 
 def _ladder(settings: Settings) -> str:

@@ -84,7 +84,7 @@ async def variable(request: Request) -> Response:
     """
     given = serving(request)
     payload = (await body_object(request)).get("payload")
-    label, where = _wanted(payload)
+    label, where = wanted_values(payload)
     if label in ("", "metrics"):
         found = list(given.bridge.catalogue.metrics)
     else:
@@ -92,7 +92,7 @@ async def variable(request: Request) -> Response:
     return json_response([{"__text": value, "__value": value} for value in found])
 
 
-def _wanted(payload: Any) -> tuple[str, Any]:
+def wanted_values(payload: Any) -> tuple[str, Any]:
     """The label and the filters that a variable's payload names."""
     if isinstance(payload, str):
         try:

@@ -1,0 +1,64 @@
+"""`python -m dashboards [--check]`: write every dashboard's JSON, or say which is not as the code has it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from app.catalog import Catalogue, load_folder
+from app.config import read_settings
+from dashboards import bridge, subjects
+from dashboards.today import as_json
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "provisioning" / "grafana" / "dashboards"
+ALL = (
+    subjects.trade_execution,
+    subjects.account,
+    subjects.instance,
+    subjects.backend_sync,
+    subjects.performance,
+    subjects.system_health,
+    bridge.bridge,
+)
+
+
+def catalogue() -> Catalogue:
+    """The catalogue as it is shipped."""
+    return load_folder(ROOT / "provisioning" / "catalog", read_settings(ROOT / "provisioning" / "bridge.yaml").kinds)
+
+
+def texts() -> Mapping[str, str]:
+    """The JSON of every dashboard by its file's name."""
+    known = catalogue()
+    return {f"{make.__name__}.json": _text(make(known).build()) for make in ALL}
+
+
+def _text(dashboard: Dashboard) -> str:
+    return json.dumps(as_json(dashboard), indent=1, ensure_ascii=False) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write, or compare; 1 when something is not current."""
+    parser = argparse.ArgumentParser(prog="python -m dashboards", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; name every file that is not current, exit with 1")
+    check = parser.parse_args(arguments).check
+    found = {name: text for name, text in texts().items() if not _is(FOLDER / name, text)}
+    for name, text in found.items():
+        if not check:
+            (FOLDER / name).write_text(text, encoding="utf-8")
+        print(f"{name}: {'not current; run `make dashboards`' if check else 'written'}")
+    return 1 if check and found else 0
+
+
+def _is(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text(encoding="utf-8") == text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
