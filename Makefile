@@ -37,7 +37,7 @@ bench: .venv/test.stamp servers ## the ratios, as a table (BENCH_ARGS="--rounds 
 chaos: .venv/test.stamp servers ## break every store by script under load, check every promise (CHAOS_ARGS="--speed 1 --outage 60")
 	$(BIN)/python -m tests.lab $(CHAOS_ARGS)
 
-dashboards: .venv/test.stamp ## write the Grafana dashboards anew, from dashboards/ and the catalogue
+dashboards: .venv/test.stamp ## write the Grafana dashboards and alert rules anew, from dashboards/ and the catalogue
 	$(BIN)/python -m dashboards
 
 format: .venv/test.stamp ## format the code and sort its imports

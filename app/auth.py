@@ -81,8 +81,8 @@ def _key(authorization: bytes) -> bytes:
 
 
 class Authenticated:
-    """Plain ASGI around the routes: without a key that opens, 401 to everything but the probes. A browser's question whether it
-    may ask at all (OPTIONS) carries no key by its nature."""
+    """Plain ASGI around the routes: without a key that opens, 401 (403 to the JSON plugin) to everything but the probes. A
+    browser's question whether it may ask at all (OPTIONS) carries no key by its nature."""
 
     def __init__(self, app: ASGIApp, keys: Keys, telemetry: Telemetry) -> None:
         self._app = app
@@ -101,7 +101,10 @@ class Authenticated:
         self._refused.inc()
         wrong = "is not known, or has expired" if given is not None else "is needed"
         failure = NotAllowed(f"Authorization: a key {wrong}; allowed: Bearer <key>, or Basic with the key as its password")
-        await error_response(failure, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+        response = error_response(failure, {"WWW-Authenticate": "Bearer"})
+        if scope["path"].startswith("/json"):
+            response.status_code = 403  # of a 401 Grafana's data source proxy shows nothing
+        await response(scope, receive, send)
 
 
 def authorization(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:

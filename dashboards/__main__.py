@@ -1,4 +1,4 @@
-"""`python -m dashboards [--check]`: write every dashboard's JSON, or say which is not as the code has it."""
+"""`python -m dashboards [--check]`: write every dashboard's JSON and the alert rules, or say which is not as the code has it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import yaml
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from app.catalog import Catalogue, load_folder
 from app.config import read_settings
-from dashboards import bridge, subjects
+from dashboards import alerts, bridge, subjects
 from dashboards.today import as_json
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "provisioning" / "grafana" / "dashboards"
+RULES = ROOT / "provisioning" / "grafana" / "alerting" / "rules.yaml"
+_RULES_HEAD = "# Made by `make dashboards`; change dashboards/alerts.py, where the limits are and why, not this file.\n"
 ALL = (
     subjects.trade_execution,
     subjects.account,
@@ -39,6 +42,11 @@ def texts() -> Mapping[str, str]:
     return {f"{make.__name__}.json": _text(make(known).build()) for make in ALL}
 
 
+def rules() -> str:
+    """The alert rules' YAML."""
+    return _RULES_HEAD + yaml.safe_dump(alerts.as_grafana(), sort_keys=False, allow_unicode=True, width=130)
+
+
 def _text(dashboard: Dashboard) -> str:
     return json.dumps(as_json(dashboard), indent=1, ensure_ascii=False) + "\n"
 
@@ -48,11 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dashboards", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; name every file that is not current, exit with 1")
     check = parser.parse_args(arguments).check
-    found = {name: text for name, text in texts().items() if not _is(FOLDER / name, text)}
-    for name, text in found.items():
+    files = {FOLDER / name: text for name, text in texts().items()} | {RULES: rules()}
+    found = {path: text for path, text in files.items() if not _is(path, text)}
+    for path, text in found.items():
         if not check:
-            (FOLDER / name).write_text(text, encoding="utf-8")
-        print(f"{name}: {'not current; run `make dashboards`' if check else 'written'}")
+            path.write_text(text, encoding="utf-8")
+        print(f"{path.name}: {'not current; run `make dashboards`' if check else 'written'}")
     return 1 if check and found else 0
 
 
