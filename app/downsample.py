@@ -9,7 +9,7 @@ visualization-oriented time series data aggregation", VLDB 2014).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -34,21 +34,31 @@ def thin(frame: Frame, width_ms: int) -> Frame:
 
 def _run_extremes(times: Times, values: Values, width_ms: int) -> Places:
     """The places that stay of one series: no step is taken for each point but NumPy's own search for the least and greatest."""
-    stretches = np.arange(times[0] // width_ms, times[-1] // width_ms + 2)
-    edges = np.searchsorted(times, stretches * width_ms)
-    found = np.sort(np.concatenate([first + _block_extremes(block) for first, block in _blocks(values, np.diff(edges))]))
+    edges = _edges(times, width_ms)
+    found = np.sort(np.concatenate([first + _block_extremes(block) for first, block in _blocks(values, edges)]))
     kept: Places = found[np.append(True, found[1:] != found[:-1])]
     return kept
 
 
-def _blocks(values: Values, lengths: npt.NDArray[np.intp]) -> Iterator[tuple[int, Values]]:
+def _edges(times: Times, width_ms: int) -> Places:
+    """Where each stretch begins, and the end."""
+    begins_ms = np.arange(times[0] // width_ms + 1, times[-1] // width_ms + 1) * width_ms
+    step_ms = max((int(times[-1]) - int(times[0])) // max(len(times) - 1, 1), 1)
+    # Where points are evenly spaced it is known at once; looking says whether it is so.
+    inner = -((times[0] - begins_ms) // step_ms)
+    if not (inner[-1:] < len(times)).all() or not ((times[inner] >= begins_ms) & (times[inner - 1] < begins_ms)).all():
+        inner = np.searchsorted(times, begins_ms)
+    return np.concatenate(([0], inner, [len(times)]))
+
+
+def _blocks(values: Values, edges: Places) -> Iterator[tuple[int, Values]]:
     """Neighbouring stretches of equal length as the rows of one block, with the place of its first value."""
-    first = 0
-    for length, alike in groupby(lengths.tolist()):
-        count = sum(1 for _ in alike)
-        if length:
-            yield first, values[first : first + count * length].reshape(count, length)
-        first += count * length
+    lengths = np.diff(edges)
+    changes = np.flatnonzero(lengths[1:] != lengths[:-1]) + 1
+    for begin, end in pairwise([0, *changes.tolist(), len(lengths)]):
+        if length := int(lengths[begin]):
+            first = int(edges[begin])
+            yield first, values[first : first + (end - begin) * length].reshape(end - begin, length)
 
 
 def _block_extremes(block: Values) -> Places:
