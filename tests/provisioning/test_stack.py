@@ -13,7 +13,9 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
-from tests.provisioning.stack import Stack, asking, other_balancer, say, session, told, up
+import httpx
+
+from tests.provisioning.stack import BEARER, Stack, asking, other_balancer, say, session, told, up
 from tests.provisioning.test_prometheus import ELSEWHERE
 from tests.servers.askers import until
 from tests.servers.faulty import FaultProxy
@@ -157,7 +159,6 @@ def test_haproxy_shows_the_metrics_that_the_rules_ask_for_and_promtool_has_no_re
     with urllib.request.urlopen(f"http://127.0.0.1:{stack.balancer.stats_port}/stats", timeout=5) as answer:
         assert b"be_bridge" in answer.read()
     bridge = stack.fleet.ports[0][0]
-    with urllib.request.urlopen(f"http://127.0.0.1:{bridge}/metrics", timeout=5) as answer:
-        exposed = answer.read()
+    exposed = httpx.get(f"http://127.0.0.1:{bridge}/metrics", headers=BEARER, timeout=5).content
     linted = subprocess.run(["promtool", "check", "metrics"], input=exposed, capture_output=True, check=False)
     assert (linted.returncode, linted.stdout + linted.stderr) == (0, b"")
