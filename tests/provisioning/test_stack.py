@@ -94,13 +94,16 @@ async def test_prometheus_fails_over_and_the_panels_do_not_break_and_the_node_wi
         seen["p1 is back"] = taken()
         await asyncio.sleep(1.5)
         seen["some time later"] = taken()
+        killed = set(asked.results)
         spare.pause()
         await until(10, lambda: taken()[0] > seen["some time later"][0])
         spare.resume()
     say(f"Prometheus failover: {told(asked)}, panels {dict(asked.results)}, questions to (p1, p2): {seen}")
     assert (asked.failed, asked.blank) == ({}, 0)
-    assert asked.results.keys() <= {"fresh", "stale"}
-    assert asked.results["stale"] < asked.results["fresh"]
+    assert killed == {"fresh"}
+    # A node that hangs is found out by its checks only; some may be shown what stands in for Prometheus by then, marked.
+    assert asked.results.keys() <= {"fresh", "stale", "partial"}
+    assert asked.results["fresh"] > 0.9 * asked.results.total()
     assert seen["both run"][1] == 0
     assert seen["p1 killed"][1] > 0
     assert (seen["p1 is back"][0], seen["p1 is back"][1] < seen["some time later"][1]) == (seen["some time later"][0], True)
