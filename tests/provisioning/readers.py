@@ -156,6 +156,9 @@ def _compose(text: str) -> Iterator[tuple[str, object]]:
     yield from _behind("containers", balancer)
     yield "containers: HAProxy for Prometheus", f"haproxy:{_port(balancer['LB_PROMETHEUS_LISTEN'])}"
     yield "containers: HAProxy for Prometheus", bridge["BRIDGE_SOURCES__PROMETHEUS__CONNECT__URL"].removeprefix("http://")
+    grafana = environment(services["grafana-1"])
+    yield "HAProxy's port for the bridge", _port(grafana["BRIDGE_URL"])
+    yield "containers: HAProxy for Prometheus", grafana["PROMETHEUS_URL"].removeprefix("http://")
     yield "containers: HAProxy's metrics", f"haproxy:{_port(balancer['LB_STATS_LISTEN'])}"
     yield "redis tier port", bridge["BRIDGE_TIER__PORT"]
     yield from _compose_stores(services)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import ssl
@@ -24,8 +25,9 @@ from tests.servers.prometheus import PrometheusServer
 from tests.servers.world import Stores
 
 PROVISIONED = ROOT / "provisioning" / "prometheus"
-#: What Prometheus shows the bridges as; they have no keys yet in these tests, and take no notice of one.
-KEY = "a-key-of-the-tests"
+#: What the askers, and Prometheus, show the bridges; OTHER is another caller's.
+KEY, OTHER = "a-key-of-the-tests", "another-key-of-the-tests"
+AUTH = {"keys": {f"key{number}": {"sha256": hashlib.sha256(key.encode()).hexdigest()} for number, key in enumerate((KEY, OTHER))}}
 BEARER = {"Authorization": f"Bearer {KEY}"}
 
 
@@ -77,7 +79,7 @@ def running_stack(folder: Path, stores: Stores) -> Iterator[Stack]:
     nodes = (_node(folder / "p1", stores), _node(folder / "p2", stores))
     named = {f"LB_PROMETHEUS_{number}": f"127.0.0.1:{node.port}" for number, node in enumerate(nodes, 1)}
     balancer = Balancer(folder / "lb", certificates)
-    fleet = Fleet(folder, 2, lambda _: settings(stores, {"prometheus": balancer.prometheus_port}))
+    fleet = Fleet(folder, 2, lambda _: settings(stores, {"prometheus": balancer.prometheus_port}, auth=AUTH))
     balancer.set(**named, **bridges(*fleet.ports))
     for node in nodes:
         scraped = [http for http, _ in fleet.ports]

@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.provisioning.stack import Stack, other_balancer, say, session
+from tests.provisioning.stack import KEY, OTHER, Stack, other_balancer, say, session
 from tests.servers.askers import PANEL, client, until
 from tests.servers.broken import DRAINING, WELL, Broken
 
@@ -130,9 +130,9 @@ async def test_a_caller_over_the_rate_is_told_when_to_come_back_and_probes_and_o
                 async with asker.get(path, headers=headers) as reply:
                     return reply.status, reply.headers.get("Retry-After"), await reply.text()
 
-            first = [await ask("/v1/metrics", "Bearer one") for _ in range(30)]
-            second = [await ask("/v1/metrics", "Bearer two") for _ in range(10)]
-            probes = Counter([(await ask("/readyz", "Bearer one"))[0] for _ in range(50)])
+            first = [await ask("/v1/metrics", f"Bearer {KEY}") for _ in range(30)]
+            second = [await ask("/v1/metrics", f"Bearer {OTHER}") for _ in range(10)]
+            probes = Counter([(await ask("/readyz", f"Bearer {KEY}"))[0] for _ in range(50)])
             many = [(await ask("/v1/metrics", f"Bearer {number}"))[0] for number in range(40)]
             states = {row["status"].split()[0] for row in balancer.stats().values()}
         table = balancer.ask("show table st_callers")
@@ -143,7 +143,7 @@ async def test_a_caller_over_the_rate_is_told_when_to_come_back_and_probes_and_o
     assert (status, after, json.loads(text)["error"]["code"]) == (429, "5", "rate_limited")
     assert {status for status, *_ in second} == {200}
     assert (probes, states) == ({200: 50}, {"UP"})
-    assert Counter(many) == {200: 30, 429: 10}
+    assert Counter(many) == {401: 30, 429: 10}
     assert ("Bearer" in table, len(re.findall(r"key=[0-9A-F]{64}", table)) > 10) == (False, True)
 
 

@@ -58,6 +58,13 @@ def strangers(services: Services, redis: set[str], clickhouse: set[str]) -> list
     return sorted(found)
 
 
+def unset(services: Services, provisioned: Iterable[str]) -> list[str]:
+    """Variables that Grafana's provisioned files name and a node of Grafana is not given."""
+    nodes = {name: environment(service) for name, service in services.items() if re.fullmatch(r"grafana-\d", name)}
+    named = {name for text in provisioned for name in re.findall(r"\$\{?([A-Z][A-Z_]+)", re.sub(r"#.*", "", text))}
+    return sorted(f"{node}: {name}" for node, given in nodes.items() for name in named - given.keys())
+
+
 def test_each_check_finds_what_is_planted(tmp_path: Path) -> None:
     services = {
         "bridge-1": {"environment": {"BRIDGE_SOURCES__RTS__CONNECT__USERNAME": "bridge", "CLICKHOUSE_USER": "bridge"}},
@@ -72,6 +79,8 @@ def test_each_check_finds_what_is_planted(tmp_path: Path) -> None:
     assert absent(tmp_path, services) == ["./provisioning/secrets/bridge.key", "./rules"]
     assert unmounted(services) == [f"prometheus-1: {name}" for name in ("prometheus.yml", "targets", "secrets/bridge.key")]
     assert strangers(services, {"bridge"}, {"backend"}) == ["CLICKHOUSE_USER=bridge"]
+    grafana = {"grafana-1": {"environment": {"BRIDGE_URL": "https://haproxy:8443"}}}
+    assert unset(grafana, ["url: $BRIDGE_URL/json", "key: ${BRIDGE_KEY} # $NOT_THIS"]) == ["grafana-1: BRIDGE_KEY"]
     assert strangers(services, {"backend"}, {"bridge"}) == ["BRIDGE_SOURCES__RTS__CONNECT__USERNAME=bridge"]
 
 
@@ -85,6 +94,14 @@ def test_what_compose_starts_finds_its_neighbours_its_files_and_its_users() -> N
     assert absent(ROOT, services) == unbuilt
     assert unmounted(services) == []
     assert strangers(services, redis, set(_clickhouse_users())) == []
+
+
+def test_grafana_is_given_every_variable_that_its_provisioned_files_name() -> None:
+    services: Services = yaml.safe_load(_text("docker-compose.yml"))["services"]
+    folder = ROOT / "provisioning" / "grafana"
+    files = [*folder.glob("datasources/*.yaml"), *folder.glob("alerting/*.yaml")]
+    assert (len(files) > 1) == ("grafana" not in NOT_MERGED)
+    assert unset(services, [file.read_text(encoding="utf-8") for file in files]) == []
 
 
 def test_prometheus_configuration_names_the_files_that_are_looked_for() -> None:

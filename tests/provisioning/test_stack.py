@@ -13,7 +13,9 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
-from tests.provisioning.stack import Stack, asking, other_balancer, say, session, told, up
+import httpx
+
+from tests.provisioning.stack import BEARER, Stack, asking, other_balancer, say, session, told, up
 from tests.provisioning.test_prometheus import ELSEWHERE
 from tests.servers.askers import until
 from tests.servers.faulty import FaultProxy
@@ -92,13 +94,16 @@ async def test_prometheus_fails_over_and_the_panels_do_not_break_and_the_node_wi
         seen["p1 is back"] = taken()
         await asyncio.sleep(1.5)
         seen["some time later"] = taken()
+        killed = set(asked.results)
         spare.pause()
         await until(10, lambda: taken()[0] > seen["some time later"][0])
         spare.resume()
     say(f"Prometheus failover: {told(asked)}, panels {dict(asked.results)}, questions to (p1, p2): {seen}")
     assert (asked.failed, asked.blank) == ({}, 0)
-    assert asked.results.keys() <= {"fresh", "stale"}
-    assert asked.results["stale"] < asked.results["fresh"]
+    assert killed == {"fresh"}
+    # A node that hangs is found out by its checks only; some may be shown what stands in for Prometheus by then, marked.
+    assert asked.results.keys() <= {"fresh", "stale", "partial"}
+    assert asked.results["fresh"] > 0.9 * asked.results.total()
     assert seen["both run"][1] == 0
     assert seen["p1 killed"][1] > 0
     assert (seen["p1 is back"][0], seen["p1 is back"][1] < seen["some time later"][1]) == (seen["some time later"][0], True)
@@ -157,7 +162,6 @@ def test_haproxy_shows_the_metrics_that_the_rules_ask_for_and_promtool_has_no_re
     with urllib.request.urlopen(f"http://127.0.0.1:{stack.balancer.stats_port}/stats", timeout=5) as answer:
         assert b"be_bridge" in answer.read()
     bridge = stack.fleet.ports[0][0]
-    with urllib.request.urlopen(f"http://127.0.0.1:{bridge}/metrics", timeout=5) as answer:
-        exposed = answer.read()
+    exposed = httpx.get(f"http://127.0.0.1:{bridge}/metrics", headers=BEARER, timeout=5).content
     linted = subprocess.run(["promtool", "check", "metrics"], input=exposed, capture_output=True, check=False)
     assert (linted.returncode, linted.stdout + linted.stderr) == (0, b"")

@@ -42,6 +42,7 @@ class Load:
         self.results: Counter[str] = Counter()
         self.blank = 0
         self.worst_s = 0.0
+        self._stopped = False
         self._rows = rows or _ROWS
         self._headers = headers or {}
         self._trust = trust
@@ -56,14 +57,18 @@ class Load:
         """How many were answered, or failed."""
         return self.statuses.total()
 
+    def stop(self) -> None:
+        """Ask no more; what is under way is waited for (a connection that is cut while it is made leaves a socket behind)."""
+        self._stopped = True
+
     async def run(self, url: str, pause_s: float = 0.04) -> None:
-        """Ask until cancelled."""
+        """Ask until `stop`."""
         async with client(url, self._trust, self._headers) as session, asyncio.TaskGroup() as group:
             for number in range(8):
                 group.create_task(self._ask(session, number % 2 == 0, pause_s))
 
     async def _ask(self, session: aiohttp.ClientSession, panel: bool, pause_s: float) -> None:
-        while True:
+        while not self._stopped:
             begun_s = time.monotonic()
             try:
                 await self._one(session, panel)
@@ -95,8 +100,8 @@ async def load(
     try:
         yield asked
     finally:
-        running.cancel()
-        await asyncio.wait({running})
+        asked.stop()
+        await asyncio.wait_for(running, 15)
 
 
 async def until(limit_s: float, holds: Callable[[], bool]) -> float:

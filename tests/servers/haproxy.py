@@ -116,6 +116,7 @@ class HAProxyServer:
         while time.monotonic() < ends and process.poll() is None:
             try:
                 socket.create_connection((self.host, self.port), timeout=1).close()
+                Path(self.socket_path).stat()  # it gets its name last
             except OSError:
                 time.sleep(0.02)
             else:
