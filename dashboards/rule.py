@@ -2,8 +2,8 @@
 series, C compares it with the limit.
 
 - The newest value is asked for as one row a label set, without a time (`instant`). Such a row is a figure in every Grafana from 9
-  on, nothing is lined up by time, and an account without a figure (no margin is used: no margin level) is left out instead of
-  keeping its last one.
+  on, nothing is lined up by time, and an account without a figure (no margin is used: no margin level) is left out. It keeps its
+  last one for the minute that is asked for, not longer.
 - Nothing here has a `$`: a rule has neither the dashboards' variables nor an interval, and Grafana takes `$name` in a provisioned
   file for its environment (in most versions from 9 to 13 that is so for a rule's texts). So the range is relative, and texts say
   `.Labels.account` for `$labels.account`.
@@ -21,9 +21,8 @@ from typing import Any, Literal
 
 Json = dict[str, Any]
 
-#: the newest value may be this old
+#: as far back as the editor shows; what is asked for is in the parameters
 _WINDOW_S = 300
-_SINCE = "now-5m"
 _RUNBOOK = 'provisioning/README.md, "What to do when"'
 
 
@@ -56,11 +55,11 @@ class Rule:
         ]
 
     def _rows(self) -> tuple[str, Json]:
-        params = {"metric": self.metric, "by": ",".join(self.by), "from": _SINCE}
+        params = {"metric": self.metric, "by": ",".join(self.by)}
         columns = [*((label, "string") for label in self.by), ("value", "number")]
         if self.reducer == "last":
-            return _bridge(params | {"instant": "true"}, columns, "table")
-        return _bridge(params | {"step": "60s"}, [("time", "timestamp_epoch"), *columns], "timeseries")
+            return _bridge(params | {"from": "now-1m", "instant": "true"}, columns, "table")
+        return _bridge(params | {"from": "now-5m", "step": "60s"}, [("time", "timestamp_epoch"), *columns], "timeseries")
 
     def as_grafana(self, group: str) -> Json:
         """As Grafana's provisioning file has it."""

@@ -9,7 +9,7 @@ import httpx
 import yaml
 
 from tests.provisioning.agreements import ROOT
-from tests.servers.alerting import Json, Labels, Values, Verdict, figures, infinity_request, judged
+from tests.servers.alerting import Json, Labels, Verdict, figures, infinity_request, judged
 from tests.servers.world import Stores
 
 FOLDER = ROOT / "provisioning" / "grafana"
@@ -54,7 +54,7 @@ def prometheus_verdict(port: int, uid: str, at_ms: int) -> Verdict:
 
 
 def wrong_redis(stores: Stores) -> None:
-    """Two accounts near a margin call, two in a drawdown, two late terminals, brokers that reject; each once by a bit, once by much.
+    """Two accounts near a margin call and in a drawdown, two late terminals, brokers that reject: each a bit, and much.
 
     The third account has no margin in use, so no margin level.
     """
@@ -81,7 +81,7 @@ def signals(stores: Stores, count: int) -> None:
 
 
 def wrong_samples(until_ms: int) -> str:
-    """OpenMetrics: one pair of stores syncs slowly and fails, the other is well; a store that no bridge reaches, one that one does."""
+    """OpenMetrics: of two syncs one is slow and fails; of three stores one is out of every bridge's reach, one of one's."""
     return "\n".join([*_syncs(until_ms), *_bridges(until_ms), "# EOF\n"])
 
 
