@@ -9,7 +9,7 @@ import httpx
 import yaml
 
 from tests.provisioning.agreements import ROOT
-from tests.servers.alerting import Json, Labels, Verdict, figures, infinity_request, judged
+from tests.servers.alerting import Json, Values, Verdict, figures, infinity_request, judged
 from tests.servers.world import Stores
 
 FOLDER = ROOT / "provisioning" / "grafana"
@@ -36,21 +36,25 @@ async def asked(client: httpx.AsyncClient, uid: str) -> httpx.Response:
     return await client.send(infinity_request(SOURCES[query["datasourceUid"]], query["model"], ENVIRONMENT))
 
 
-async def verdict(client: httpx.AsyncClient, uid: str) -> Verdict:
-    """What the rule says."""
-    answer = await asked(client, uid)
+def verdict(uid: str, answer: httpx.Response) -> Verdict:
+    """What the rule says of an answer to its query."""
     assert answer.status_code == 200, answer.text
+    if uid in ON_PROMETHEUS:
+        return judged(RULES[uid], _vector(answer))
     return judged(RULES[uid], figures(RULES[uid]["data"][0]["model"], answer.json()))
 
 
-def prometheus_verdict(port: int, uid: str, at_ms: int) -> Verdict:
-    """What a rule on Prometheus says at that time: an instant query, one figure a series."""
+def asked_prometheus(port: int, uid: str, at_ms: int) -> httpx.Response:
+    """The answer to a rule on Prometheus at that time: an instant query."""
     model = RULES[uid]["data"][0]["model"]
     assert (model["instant"], model["range"]) == (True, False)
     params: dict[str, Any] = {"query": model["expr"], "time": at_ms / 1000}
-    found = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params=params).json()["data"]["result"]
-    values: dict[Labels, list[float | None]] = {frozenset(one["metric"].items()): [float(one["value"][1])] for one in found}
-    return judged(RULES[uid], values)
+    return httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params=params)
+
+
+def _vector(answer: httpx.Response) -> Values:
+    """One figure a series."""
+    return {frozenset(one["metric"].items()): [float(one["value"][1])] for one in answer.json()["data"]["result"]}
 
 
 def wrong_redis(stores: Stores) -> None:

@@ -16,13 +16,13 @@ from tests.provisioning.alerting import (
     RULES,
     SOURCES,
     asked,
-    prometheus_verdict,
+    asked_prometheus,
     signals,
     verdict,
     wrong_redis,
     wrong_samples,
 )
-from tests.servers.alerting import Verdict, figures, infinity_request, judged, named
+from tests.servers.alerting import figures, infinity_request, judged, named
 from tests.servers.faulty import FaultProxy
 from tests.servers.prometheus import prometheus_with
 from tests.servers.world import Stores, running_stores
@@ -54,19 +54,19 @@ def _label(uid: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def well(stores: Stores) -> Mapping[str, Verdict]:
-    """What the rules say of a world in which all is well."""
+def well(stores: Stores) -> Mapping[str, httpx.Response]:
+    """What the rules are told of a world in which all is well."""
     return asyncio.run(_all(stores, stores.until_ms))
 
 
-async def _all(stores: Stores, now_ms: int, **ports: int) -> Mapping[str, Verdict]:
+async def _all(stores: Stores, now_ms: int, **ports: int) -> Mapping[str, httpx.Response]:
     async with client_of(stores.app(now_ms=now_ms, **ports)) as client:
-        return {uid: await verdict(client, uid) for uid in ON_THE_BRIDGE}
+        return {uid: await asked(client, uid) for uid in ON_THE_BRIDGE}
 
 
 @pytest.fixture(scope="module")
-def wrong(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Verdict]:
-    """What they say of one in which every rule has something to find: with 150 signals waiting, and then with 210."""
+def wrong(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, httpx.Response]:
+    """What they are told of one in which every rule has something to find: with 150 signals waiting, and then with 210."""
     folder = tmp_path_factory.mktemp("wrong")
     with running_stores(folder, hours=1, instances=4) as stores:
         now_ms = stores.until_ms + 1000
@@ -74,16 +74,16 @@ def wrong(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Verdict]:
             wrong_redis(stores)
             signals(stores, 150)
             found = dict(asyncio.run(_all(stores, now_ms, prometheus=port)))
-            assert named(found["tds-signals-pile-up"].firing, "group") == set(), "150 signals are not yet a pile"
+            found["150 signals"] = found["tds-signals-pile-up"]
             signals(stores, 60)
             found["tds-signals-pile-up"] = asyncio.run(_all(stores, now_ms, prometheus=port))["tds-signals-pile-up"]
             found["a minute later"] = asyncio.run(_margins(stores, now_ms + 65_000))
-            return found | {uid: prometheus_verdict(port, uid, now_ms) for uid in ON_PROMETHEUS}
+            return found | {uid: asked_prometheus(port, uid, now_ms) for uid in ON_PROMETHEUS}
 
 
-async def _margins(stores: Stores, now_ms: int) -> Verdict:
+async def _margins(stores: Stores, now_ms: int) -> httpx.Response:
     async with client_of(stores.app(now_ms=now_ms)) as client:
-        return await verdict(client, "tds-margin-level-low")
+        return await asked(client, "tds-margin-level-low")
 
 
 def test_there_is_a_planted_figure_for_every_rule() -> None:
@@ -92,21 +92,29 @@ def test_there_is_a_planted_figure_for_every_rule() -> None:
 
 
 @pytest.mark.parametrize("uid", ON_THE_BRIDGE)
-def test_a_rule_has_figures_and_is_silent_where_all_is_well(well: Mapping[str, Verdict], uid: str) -> None:
-    assert (len(well[uid].newest) > 0, well[uid].firing) == (True, frozenset())
+def test_a_rule_has_figures_and_is_silent_where_all_is_well(well: Mapping[str, httpx.Response], uid: str) -> None:
+    says = verdict(uid, well[uid])
+    assert (len(says.newest) > 0, says.firing) == (True, frozenset())
 
 
 @pytest.mark.parametrize("uid", FIRES)
-def test_a_rule_speaks_up_for_what_is_wrong_and_for_nothing_else(wrong: Mapping[str, Verdict], uid: str) -> None:
-    assert named(wrong[uid].firing, _label(uid)) == FIRES[uid]
-    others = named(wrong[uid].newest, _label(uid)) - FIRES[uid]
+def test_a_rule_speaks_up_for_what_is_wrong_and_for_nothing_else(wrong: Mapping[str, httpx.Response], uid: str) -> None:
+    says = verdict(uid, wrong[uid])
+    assert named(says.firing, _label(uid)) == FIRES[uid]
+    others = named(says.newest, _label(uid)) - FIRES[uid]
     assert others or _label(uid) == "group", "nothing is there that could be well"
 
 
-def test_an_account_without_margin_has_no_margin_level_to_be_warned_of(wrong: Mapping[str, Verdict]) -> None:
-    assert named(wrong["a minute later"].newest, "account") >= {"ACC1001", "ACC1002", "ACC1004"}
-    assert "ACC1003" not in named(wrong["a minute later"].newest, "account")
-    assert "ACC1003" in named(wrong["tds-drawdown-high"].newest, "account")
+def test_some_waiting_signals_are_not_yet_a_pile(wrong: Mapping[str, httpx.Response]) -> None:
+    says = verdict("tds-signals-pile-up", wrong["150 signals"])
+    assert (list(says.newest.values()), says.firing) == ([150.0], frozenset())
+
+
+def test_an_account_without_margin_has_no_margin_level_to_be_warned_of(wrong: Mapping[str, httpx.Response]) -> None:
+    later = verdict("tds-margin-level-low", wrong["a minute later"])
+    assert named(later.newest, "account") >= {"ACC1001", "ACC1002", "ACC1004"}
+    assert "ACC1003" not in named(later.newest, "account")
+    assert "ACC1003" in named(verdict("tds-drawdown-high", wrong["tds-drawdown-high"]).newest, "account")
 
 
 def test_a_store_that_has_just_failed_makes_the_rule_an_error_and_not_an_old_answer(stores: Stores) -> None:
