@@ -61,7 +61,7 @@ async def test_what_is_under_way_in_a_bridge_that_is_told_to_stop_is_finished(ow
                 assert await asyncio.gather(*map(ask, range(10, 14))) == [200] * 4
                 slow.latency_s = 2.5
                 running = [asyncio.create_task(ask(20 + number)) for number in range(4)]
-                await asyncio.sleep(0.4)
+                await until(2, lambda: balancer.stats()["b1"]["scur"] != "0")
                 under_way = int(balancer.stats()["b1"]["scur"])
                 stopping = asyncio.create_task(asyncio.to_thread(fleet.stop, 0))
                 statuses = Counter(await asyncio.gather(*running))
