@@ -73,9 +73,10 @@ def test_check_says_it_in_one_line(desk: Desk, database: Path) -> None:
     assert list(line(None)) == ["backups: off (no backup.folder)"]
 
 
-def _no_dashboards(desk: Desk) -> Path:
+def _dashboards(desk: Desk) -> Path:
     folder = desk.folder / "dashboards"
     folder.mkdir()
+    (folder / "empty.json").write_text('{"panels": []}')
     return folder
 
 
