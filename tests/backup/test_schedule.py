@@ -15,6 +15,7 @@ from tree_sitter import Language, Node, Parser
 
 from app.__main__ import parser
 from app.config import HttpSettings
+from winsvc.plan import SECRETS
 
 PROVISIONING = Path(__file__).parents[2] / "provisioning"
 UNITS = sorted((PROVISIONING / "systemd").glob("bridge*.[st]*"))
@@ -133,6 +134,16 @@ def test_the_windows_task_and_the_script_that_it_runs_are_powershell() -> None:
 
 
 def test_the_command_lines_of_the_windows_task_are_understood() -> None:
-    lines = re.findall(r"^& '\$Bridge' (.*)$", TASK.read_text(), re.MULTILINE)
+    lines = re.findall(r"^& '\$Python' -m app (.*)$", TASK.read_text(), re.MULTILINE)
     asked = [parser().parse_args(shlex.split(line.replace("$Keep", "14"))) for line in lines]
     assert [(one.command, one.what, one.keep) for one in asked] == [("backup", "all", 14), ("backup", "verify", None)]
+
+
+def test_the_windows_task_looks_where_the_installation_puts_things() -> None:
+    given = dict(re.findall(r'^    \[string\] \$(\w+) = "\$env:ProgramData\\TDS\\(\S+)",$', TASK.read_text(), re.MULTILINE))
+    install = (PROVISIONING.parent / "winsvc" / "install.ps1").read_text()
+    assert "Join-Path $env:ProgramData 'TDS'" in install
+    assert (given["Config"], given["Environment"]) == (r"bridge\bridge.yaml", rf"bridge\{SECRETS}")
+    program = r".venv\Scripts\python.exe"
+    assert f"Join-Path $Root '{program}'" in install
+    assert f"(Split-Path -Parent (Split-Path -Parent $PSScriptRoot)) '{program}'" in TASK.read_text()
