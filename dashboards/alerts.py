@@ -1,124 +1,13 @@
-"""The alert rules as data. Each asks the alert path of the bridge (or Prometheus of the bridge itself), takes the newest value of
-every series, and compares it.
-
-A query's range and parameters name nothing that only a browser fills in: `${__timeFrom}` and `${__timeTo}` are filled in by the
-plugin's server side, also for rules. An error of the path (a store is down, an answer would be old or partial) is Grafana's own
-alert DatasourceError, never a false "all is well".
-"""
+"""The alert rules: what is watched, its limits, for how long, what the one who is woken reads. How a rule works: `rule.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
 
-Json = dict[str, Any]
+from dashboards.rule import Json, Rule
 
-#: the newest value may be this old
-_WINDOW_S = 300
 _EVERY = "30s"
-_RUNBOOK = 'provisioning/README.md, "What to do when"'
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """One rule: `metric` by `by` on the alert path, or a PromQL `expression`, against `limit`."""
-
-    name: str
-    title: str
-    limit: float
-    than: Literal["gt", "lt"]
-    lasts: str
-    severity: Literal["warning", "critical"]
-    says: str
-    does: str
-    metric: str = ""
-    by: tuple[str, ...] = ()
-    expression: str = ""
-    #: what no data means: nothing to look at is fine, or is itself the trouble
-    no_data: Literal["OK", "NoData", "Alerting"] = "NoData"
-
-    def queries(self) -> list[Json]:
-        """A asks, B takes the newest value that is not null, C compares."""
-        return [
-            _query("A", *(_bridge(self.metric, self.by) if self.metric else _prometheus(self.expression))),
-            _query("B", "__expr__", _reduced()),
-            _query("C", "__expr__", _compared(self.than, self.limit)),
-        ]
-
-    def as_grafana(self, group: str) -> Json:
-        """As Grafana's provisioning file has it."""
-        return {
-            "uid": self.name,
-            "title": self.title,
-            "condition": "C",
-            "data": self.queries(),
-            "noDataState": self.no_data,
-            "execErrState": "Error",
-            "for": self.lasts,
-            "labels": {"severity": self.severity, "group": group},
-            "annotations": {"summary": self.says, "description": self.does, "runbook": _RUNBOOK},
-            "isPaused": False,
-        }
-
-
-def _query(ref_id: str, source: str, model: Mapping[str, Any]) -> Json:
-    window = {"from": _WINDOW_S, "to": 0} if source != "__expr__" else {"from": 0, "to": 0}
-    return {"refId": ref_id, "relativeTimeRange": window, "datasourceUid": source, "model": {"refId": ref_id, **model}}
-
-
-def _bridge(metric: str, by: Sequence[str]) -> tuple[str, Json]:
-    params = {"metric": metric, "by": ",".join(by), "from": "${__timeFrom}", "to": "${__timeTo}"}
-    columns = [("time", "timestamp_epoch"), *((label, "string") for label in by), ("value", "number")]
-    return "bridge-infinity-alerts", {
-        "datasource": {"type": "yesoreyeram-infinity-datasource", "uid": "bridge-infinity-alerts"},
-        "type": "json",
-        "source": "url",
-        "parser": "backend",
-        "format": "timeseries",
-        "url": "/v1/rows",
-        "url_options": {
-            "method": "GET",
-            "data": "",
-            "headers": [],
-            "params": [{"key": key, "value": value} for key, value in params.items()],
-        },
-        "root_selector": "rows",
-        "columns": [{"selector": name, "text": name, "type": kind} for name, kind in columns],
-        "computed_columns": [],
-        "filters": [],
-        "filterExpression": "",
-        "pagination_mode": "none",
-        "intervalMs": 1000,
-        "maxDataPoints": 1000,
-    }
-
-
-def _prometheus(expression: str) -> tuple[str, Json]:
-    return "prometheus", {
-        "datasource": {"type": "prometheus", "uid": "prometheus"},
-        "editorMode": "code",
-        "expr": expression,
-        "instant": True,
-        "range": False,
-        "intervalMs": 1000,
-        "maxDataPoints": 1000,
-    }
-
-
-_EXPRESSION = {"datasource": {"type": "__expr__", "uid": "__expr__"}}
-
-
-def _reduced() -> Json:
-    return {**_EXPRESSION, "type": "reduce", "expression": "A", "reducer": "last", "settings": {"mode": "dropNN"}}
-
-
-def _compared(than: str, limit: float) -> Json:
-    conditions = [{"evaluator": {"type": than, "params": [limit]}}]
-    return {**_EXPRESSION, "type": "threshold", "expression": "B", "conditions": conditions}
-
-
-_VALUE = "{{ humanize $values.B.Value }}"
+_VALUE = "{{ humanize .Values.B.Value }}"
 
 #: Limits and times: operations.md 6.4, each of the field or of the system's own design.
 RULES: Mapping[str, tuple[Rule, ...]] = {
@@ -132,7 +21,8 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             limit=200,
             lasts="1m",
             severity="warning",
-            says=f"Account {{{{ $labels.account }}}}: margin level {_VALUE} %",
+            no_data="OK",
+            says=f"Account {{{{ .Labels.account }}}}: margin level {_VALUE} %",
             does="Below 200 %. Margin call and stop-out are set per account at the broker; look at its open trades.",
         ),
         Rule(
@@ -144,7 +34,8 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             limit=150,
             lasts="0s",
             severity="critical",
-            says=f"Account {{{{ $labels.account }}}}: margin level {_VALUE} %",
+            no_data="OK",
+            says=f"Account {{{{ .Labels.account }}}}: margin level {_VALUE} %",
             does="Below 150 %: positions may be closed by the broker. Act on the account now.",
         ),
         Rule(
@@ -156,7 +47,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             limit=10,
             lasts="1m",
             severity="warning",
-            says=f"Account {{{{ $labels.account }}}}: drawdown {_VALUE} %",
+            says=f"Account {{{{ .Labels.account }}}}: drawdown {_VALUE} %",
             does="Over 10 % from the account's peak equity, the usual limit of a funding firm.",
         ),
         Rule(
@@ -168,7 +59,8 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             limit=20,
             lasts="0s",
             severity="critical",
-            says=f"Account {{{{ $labels.account }}}}: drawdown {_VALUE} %",
+            no_data="OK",
+            says=f"Account {{{{ .Labels.account }}}}: drawdown {_VALUE} %",
             does="Over 20 %: the trade system throttles this account.",
         ),
     ),
@@ -182,9 +74,9 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             limit=20,
             lasts="10s",
             severity="warning",
-            no_data="Alerting",
-            says=f"Instance {{{{ $labels.instance }}}}: last heartbeat {_VALUE} s ago",
-            does="Two beats were missed (one comes every 10 s). No instance at all is this alert, too.",
+            no_data="OK",
+            says=f"Instance {{{{ .Labels.instance }}}}: last heartbeat {_VALUE} s ago",
+            does="Two beats were missed (one comes every 10 s).",
         ),
         Rule(
             name="tds-heartbeat-lost",
@@ -196,8 +88,8 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             lasts="10s",
             severity="critical",
             no_data="Alerting",
-            says=f"Instance {{{{ $labels.instance }}}}: last heartbeat {_VALUE} s ago",
-            does="Three beats were missed: the terminal hangs, is closed, or is cut off. Its copies are not traded.",
+            says=f"Instance {{{{ .Labels.instance }}}}: last heartbeat {_VALUE} s ago",
+            does="Three beats were missed: it hangs, is closed or cut off. No instance at all is this alert, too.",
         ),
     ),
     "backend_sync": (
@@ -210,8 +102,34 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             limit=0.2,
             lasts="5m",
             severity="warning",
-            says=f"{{{{ $labels.source }}}} to {{{{ $labels.sink }}}}: {_VALUE} s (95th percentile)",
+            no_data="OK",
+            says=f"{{{{ .Labels.source }}}} to {{{{ .Labels.sink }}}}: {_VALUE} s (95th percentile)",
             does="Over 200 ms a sync for five minutes: history lags behind the live state.",
+        ),
+        Rule(
+            name="tds-sync-fails",
+            title="Results fail to be synchronised",
+            metric="sync_failure",
+            by=("source", "sink"),
+            than="gt",
+            limit=3,
+            lasts="1m",
+            severity="critical",
+            no_data="OK",
+            says=f"{{{{ .Labels.source }}}} to {{{{ .Labels.sink }}}}: {_VALUE} syncs a minute fail",
+            does="Over 3 a minute: history has gaps until it is made up for. Look at the sink's log.",
+        ),
+        Rule(
+            name="tds-results-wait",
+            title="Results are not synchronised",
+            metric="result_backlog",
+            by=("group",),
+            than="gt",
+            limit=100,
+            lasts="1m",
+            severity="warning",
+            says=f"{{{{ .Labels.group }}}}: {_VALUE} results wait for their sync",
+            does="Over 100: the history ends ever further behind the live state. No group at all: nobody synchronises.",
         ),
         Rule(
             name="tds-signals-wait",
@@ -222,8 +140,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             limit=100,
             lasts="30s",
             severity="warning",
-            no_data="OK",
-            says=f"{{{{ $labels.group }}}}: {_VALUE} signals wait",
+            says=f"{{{{ .Labels.group }}}}: {_VALUE} signals wait",
             does="A signal is dropped after 30 s. Look at the consumers of the group.",
         ),
         Rule(
@@ -236,7 +153,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             lasts="10s",
             severity="critical",
             no_data="OK",
-            says=f"{{{{ $labels.group }}}}: {_VALUE} signals wait",
+            says=f"{{{{ .Labels.group }}}}: {_VALUE} signals wait",
             does="Trades are being missed. Look at the consumers of the group.",
         ),
     ),
@@ -250,9 +167,10 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             limit=2,
             lasts="5m",
             severity="warning",
+            reducer="mean",
             no_data="OK",
-            says=f"Broker {{{{ $labels.broker }}}} rejects {_VALUE} % of orders",
-            does="Over 2 % for five minutes. The dashboard Performance has the return codes. No order is no alert.",
+            says=f"Broker {{{{ .Labels.broker }}}} rejects {_VALUE} % of orders",
+            does="Mean of five minutes over 2 %. The dashboard Performance has the return codes. No order is no alert.",
         ),
         Rule(
             name="tds-rejects-most",
@@ -263,9 +181,10 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             limit=5,
             lasts="1m",
             severity="critical",
+            reducer="mean",
             no_data="OK",
-            says=f"Broker {{{{ $labels.broker }}}} rejects {_VALUE} % of orders",
-            does="Over 5 %: market closed, no money, trading disabled or a broken connection; the return codes tell.",
+            says=f"Broker {{{{ .Labels.broker }}}} rejects {_VALUE} % of orders",
+            does="Mean of five minutes over 5 %: market closed, no money, trading disabled; the return codes tell.",
         ),
     ),
     "bridge": (
@@ -278,7 +197,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             lasts="1m",
             severity="critical",
             no_data="Alerting",
-            says="{{ $labels.source }} answers no bridge",
+            says="{{ .Labels.source }} answers no bridge",
             does="Panels show what was last known, marked. /health/sources tells the last error. No bridge is this alert, too.",
         ),
         Rule(
@@ -290,7 +209,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             lasts="5m",
             severity="warning",
             no_data="OK",
-            says="Older values of {{ $labels.source }} have been shown for five minutes",
+            says="Older values of {{ .Labels.source }} have been shown for five minutes",
             does="Each is marked with its age in the panel. The source fails or is too slow.",
         ),
     ),
