@@ -126,6 +126,17 @@ def test_the_guide_says_what_to_do_at_every_alert() -> None:
     assert unknown(["BridgeDown", "NoSuchAlert"], text()) == ["NoSuchAlert"]
 
 
+def test_grafana_gets_every_variable_that_its_files_read() -> None:
+    """A variable that is not set is an empty address, and nobody says so."""
+    folder = ROOT / "provisioning" / "grafana"
+    files = [file for kind in ("datasources", "alerting", "dashboards") for file in (folder / kind).glob("*.yaml")]
+    lines = [re.sub(r"#.*", "", line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    read = set(re.findall(r"\$\{?([A-Z][A-Z_]+)", "\n".join(lines)))
+    step = text().partition("\n### 9. Grafana\n")[2].partition("\n### ")[0]
+    assert {"BRIDGE_URL", "BRIDGE_KEY", "PROMETHEUS_URL"} <= read
+    assert read <= set(re.findall(r"^([A-Z_]+)=", step, re.MULTILINE))
+
+
 def test_who_points_at_the_guide_points_at_a_heading_that_is_there() -> None:
     files = [file for file in (ROOT / "provisioning").rglob("*") if file.suffix in {".yml", ".yaml", ".json", ".ini"}]
     said = [
