@@ -106,7 +106,7 @@ class Shedding(HttpToolsProtocol):
         """Bytes came in."""
         full, kept = self.admission.full, data.startswith(_KEPT)
         if (full or kept) and self._idle():
-            request = whole_request(data)
+            request = whole_request(bytes(data))  # Windows' event loop hands over bytearrays
             if request is not None and ((full and self._refuse(request, data)) or (kept and self._served(request))):
                 return
         super().data_received(data)

@@ -35,7 +35,7 @@ def wanted() -> list[str]:
 
 
 def hashed(values: dict[str, str]) -> dict[str, str]:
-    """What servers are given in place of a password: `CLICKHOUSE_BRIDGE_SHA256`, `BRIDGE_KEY_GRAFANA_SHA256`."""
+    """`CLICKHOUSE_BRIDGE_SHA256`, `BRIDGE_KEY_GRAFANA_SHA256`: what servers are given in place of a password."""
     of_users = {f"CLICKHOUSE_{user.upper()}_SHA256": f"CLICKHOUSE_{user.upper()}_PASSWORD" for user in CLICKHOUSE}
     of_keys = {f"BRIDGE_KEY_{name.upper()}_SHA256": f"BRIDGE_KEY_{name.upper()}" for name in BRIDGE_KEYS}
     return {name: sha256(values[secret]) for name, secret in {**of_users, **of_keys}.items()}

@@ -96,6 +96,10 @@ function Install-Grafana {
     New-Item -ItemType Directory -Force -Path $folder | Out-Null
     $ini = Join-Path $folder 'grafana.ini'
     if (-not (Test-Path $ini)) { Copy-Item -Path (Join-Path $Root 'provisioning\grafana\grafana.ini') -Destination $ini }
+    # Grafana's environment; the data sources' addresses and key belong there too (provisioning\grafana\grafana.ini lists them).
+    $environment = Join-Path $folder 'secrets.env'
+    $provisioning = Join-Path $Root 'provisioning\grafana'
+    if (-not (Test-Path $environment)) { Set-Content -Path $environment -Encoding ascii -Value "GF_PATHS_PROVISIONING=$provisioning" }
     Invoke-Winsvc $verb 'grafana' '--data' $Data '--home' $GrafanaHome
     Invoke-Winsvc 'start' 'TDSGrafana' '--ready' 'http://127.0.0.1:3000/api/health'
 }

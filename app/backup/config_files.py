@@ -23,8 +23,8 @@ from app.errors import BackupError
 _NEVER = ("__pycache__", "*.pyc", "*.before-*", ".*.restoring-*", "node_modules", ".git", ".venv")
 _MOST_BYTES = 64 << 20
 _WORDS = rb"(?:password|passwd|secret|secret_key|token|api_key)"
-# What is empty, or is put in from elsewhere ($VAR, ${VAR}, <...>, {{ }}), is no secret.
-_VALUE = rb"""["']?(?!null\b|none\b|[~$<{*])[^\s"',}#;]+"""
+# What is empty, or is put in from elsewhere ($VAR, ${VAR}, <...>, {{ }}, a program's values["NAME"]), is no secret.
+_VALUE = rb"""["']?(?!null\b|none\b|[~$<{*]|[\w.]+\[["']\w+["']\])[^\s"',}#;]+"""
 _SECRETS = (
     re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     # key: value, key = value, "key": "value"; not in a comment
@@ -33,6 +33,8 @@ _SECRETS = (
     re.compile(rb"<password>[^<]+</password>", re.IGNORECASE),
     re.compile(rb"^user\s[^\n]*\s>\S+", re.MULTILINE),
 )
+#: where provisioning/make_secrets.py puts what is nothing but a password, a file each
+_FOLDER = "secrets"
 
 
 class ConfigKind(InFolder):
@@ -104,7 +106,7 @@ def _has_secret(file: Path) -> bool:
     if file.stat().st_size > _MOST_BYTES:
         raise BackupError(f"config: {file} is larger than {_MOST_BYTES >> 20} MiB: this is no configuration")
     content = file.read_bytes()
-    return any(secret.search(content) for secret in _SECRETS)
+    return _FOLDER in file.parent.parts or any(secret.search(content) for secret in _SECRETS)
 
 
 def _saved_as(file: Path) -> str:

@@ -190,7 +190,7 @@ class _Shared:
         by = payload.get("by")
         step_ms = grammar.step_ms(payload.get("step"), "payload.step")
         # A sampled quantity is asked finer than the panel's interval and thinned, so that its extremes survive.
-        default_ms = None if metric.sampled else self.interval_ms
+        default_ms = None if metric.sampled else self._interval_ms(metric)
         query = Query(
             metric.name,
             self.from_ms,
@@ -203,6 +203,11 @@ class _Shared:
             instant=grammar.flag(payload.get("instant"), "payload.instant"),
         )
         return query, remarks
+
+    def _interval_ms(self, metric: Metric) -> int | None:
+        """The panel's interval as far as the metric can follow it. The panel's width asked for it, not a person: no remark."""
+        finest_ms = metric.entry.resolution_s * 1000
+        return None if self.interval_ms is None else -(-self.interval_ms // finest_ms) * finest_ms
 
     def _label_filters(self, payload: Mapping[str, Any], metric: Metric) -> list[Matcher]:
         found = []

@@ -20,7 +20,7 @@ from app.model import Frame, Statement, frame_of_parts
 from app.sources import base
 from app.sources.base import Ask, Read, translate
 from app.sources.clickhouse_link import ERRORS, ClickHouseAddress, Columns, Embedded, Link, Wire
-from app.sources.sql import Dialect, fill, sliceable, template_problems, yields_points
+from app.sources.sql import Dialect, fill, sliceable, template_problems, unsorted, yields_points
 
 #: How long a cancelled fetch waits for its KILL QUERY to be answered; the kill itself may go on for KILL_S.
 _KILL_WAIT_S = 0.2
@@ -36,8 +36,6 @@ _DIALECT = Dialect(
     as_number="toFloat64OrNull({column})",
 )
 _PLACEHOLDER = re.compile(r"\{(\w+):")
-#: what a frame does by itself, and the server needs a third of its time for
-_SORTED = re.compile(r"\bORDER\s+BY\s+time\s*$", re.IGNORECASE)
 
 
 class ClickHouseConfig(ClickHouseAddress):
@@ -168,7 +166,7 @@ def _by_series(text: str, labels: Sequence[str], max_rows: int) -> str:
     float of any number, Decimal above all, far faster than Python does."""
     names = ", ".join(f'"{label}"' for label in labels)
     # The catalogue's own text; its values are bound.
-    limited = f"SELECT * FROM (\n{_SORTED.sub('', text)}\n) LIMIT {max_rows + 1}"  # noqa: S608
+    limited = f"SELECT * FROM (\n{unsorted(text)}\n) LIMIT {max_rows + 1}"  # noqa: S608
     columns = "groupArray(time) AS times, groupArray(ifNull(toFloat64(value), nan)) AS values"
     if not labels:
         return f"SELECT {columns} FROM ({limited}) HAVING count() > 0"  # noqa: S608

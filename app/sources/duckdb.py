@@ -7,7 +7,6 @@ The connection is hardened: no file, network or extension can be reached from SQ
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ from app.model import Frame, Notice, Statement, TimeRange, frame_of_parts, insta
 from app.sources import base
 from app.sources.base import Ask, ErrorTable, Read, SourceConfig, translate
 from app.sources.duckdb_snapshots import Snapshot, Snapshots, Standing
-from app.sources.sql import Dialect, fill, template_problems, yields_points
+from app.sources.sql import Dialect, fill, template_problems, unsorted, yields_points
 
 #: How long a cancelled fetch waits for its thread to stop; an interrupt is repeated until then, since one that comes before the
 #: engine has begun is lost.
@@ -39,8 +38,6 @@ _DIALECT = Dialect(
     as_number="try_cast({column} AS DOUBLE)",
 )
 _SPAN = ("from_ms", "to_ms", "step_ms", "now_ms")
-#: what a frame does by itself
-_SORTED = re.compile(r"\bORDER\s+BY\s+time\s*$", re.IGNORECASE)
 _NO_RANGE = TimeRange(0, 1000, 1000)
 
 _ERRORS: ErrorTable = {
@@ -304,7 +301,7 @@ def _by_series(text: str, labels: Sequence[str], max_rows: int) -> str:
     # The catalogue's own text; its values are bound.
     if not yields_points(text):
         return f"SELECT * FROM ({text}) LIMIT {max_rows + 1}"  # noqa: S608
-    limited = f"SELECT * FROM ({_SORTED.sub('', text)}) LIMIT {max_rows + 1}"  # noqa: S608
+    limited = f"SELECT * FROM ({unsorted(text)}) LIMIT {max_rows + 1}"  # noqa: S608
     columns = ", ".join([*(f'"{label}"' for label in labels), "list(time) AS time", "list(CAST(value AS DOUBLE)) AS value"])
     return f"SELECT {columns} FROM ({limited}) GROUP BY ALL HAVING count(*) > 0"  # noqa: S608
 

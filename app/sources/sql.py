@@ -20,6 +20,7 @@ from app.sources.base import number, pattern
 
 _BY = re.compile(r"\{by\}\s*,?")
 _WHERE = re.compile(r"\{where\}")
+_SORTED = re.compile(r"\bORDER\s+BY\s+time\s*$", re.IGNORECASE)
 _VALUE = re.compile(r"\bAS\s+value\b", re.IGNORECASE)
 #: What makes a row depend on rows of other buckets, or on when it is asked.
 _ACROSS = re.compile(
@@ -32,6 +33,11 @@ _FROM = re.compile(r">=\s*(?:\w+\s*\(\s*)?(?:\{from_ms:\w+\}|\$from_ms\b)(?!\s*[
 _TO = re.compile(r"<\s*(?:\w+\s*\(\s*)?(?:\{to_ms:\w+\}|\$to_ms\b)(?!\s*[-+*/%])")
 _BUCKET = re.compile(r"\*\s*(?:\{step_ms:\w+\}|\$step_ms\b)\s+AS\s+time\b|toStartOfInterval\(", re.IGNORECASE)
 _ORDERS = ("<", "<=", ">", ">=")
+
+
+def unsorted(text: str) -> str:
+    """The SELECT without an order by time at its end: a frame sorts itself, and ClickHouse takes a third of its time for it."""
+    return _SORTED.sub("", text)
 
 
 def yields_points(text: str) -> bool:

@@ -8,15 +8,16 @@ closed to everybody but SYSTEM and administrators; the bridge's account (-Reader
 the bridge's service has them: a file of NAME=value lines, closed to everybody else.
 
 .EXAMPLE
-.\backup-task.ps1 -Backups D:\Backups\Bridge -Reader 'NT SERVICE\bridge'
+.\backup-task.ps1 -Backups D:\Backups\Bridge -Reader 'NT SERVICE\TDSBridge'
 #>
 [CmdletBinding(SupportsShouldProcess)]
 param(
     [string] $Name = 'Bridge backup',
-    [string] $Bridge = "$env:ProgramFiles\Bridge\.venv\Scripts\bridge.exe",
-    [string] $Config = "$env:ProgramData\Bridge\bridge.yaml",
-    [string] $Environment = "$env:ProgramData\Bridge\bridge.env",
-    [string] $Backups = "$env:ProgramData\Bridge\backups",
+    # What winsvc\install.ps1 makes, where it makes it.
+    [string] $Python = (Join-Path (Split-Path -Parent (Split-Path -Parent $PSScriptRoot)) '.venv\Scripts\python.exe'),
+    [string] $Config = "$env:ProgramData\TDS\bridge\bridge.yaml",
+    [string] $Environment = "$env:ProgramData\TDS\bridge\secrets.env",
+    [string] $Backups = "$env:ProgramData\TDS\backups",
     [string] $Reader = '',
     [string] $At = '02:30',
     [ValidateRange(1, 10000)] [int] $Keep = 14,
@@ -30,7 +31,7 @@ if ($Remove) {
     Unregister-ScheduledTask -TaskName $Name -Confirm:$false
     return
 }
-foreach ($file in $Bridge, $Config) {
+foreach ($file in $Python, $Config) {
     if (-not (Test-Path -LiteralPath $file -PathType Leaf)) { throw "$file is not there" }
 }
 
@@ -50,10 +51,12 @@ if (Test-Path -LiteralPath '$Environment') {
     Get-Content -LiteralPath '$Environment' | Where-Object { `$_ -match '^\s*([A-Za-z_]\w*)=(.*)$' } |
         ForEach-Object { [Environment]::SetEnvironmentVariable(`$Matches[1], `$Matches[2]) }
 }
+# Relative paths in the configuration start from its folder, as in the service.
+Set-Location -LiteralPath '$(Split-Path -Parent $Config)'
 `$env:BRIDGE_BACKUP__FOLDER = '$Backups'
-& '$Bridge' backup all --keep $Keep --config '$Config'
+& '$Python' -m app backup all --keep $Keep --config '$Config'
 `$failed = `$LASTEXITCODE
-& '$Bridge' backup verify --config '$Config'
+& '$Python' -m app backup verify --config '$Config'
 exit [Math]::Max(`$failed, `$LASTEXITCODE)
 "@
 $encoded = [Convert]::ToBase64String([Text.Encoding]::Unicode.GetBytes($script))

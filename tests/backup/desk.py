@@ -71,7 +71,7 @@ class Desk:
     def saved(self, kind: KindName, *words: str) -> Backup:
         """A new backup of a kind."""
         done = self.run("backup", kind, *words)
-        assert (done.code, done.err) == (0, "")
+        assert (done.code, done.err) == (0, ""), done.err
         return self.archive.backups(kind)[0]
 
     def state(self) -> dict[str, Entry]:

@@ -47,6 +47,7 @@ SECRETS = {
     "users.acl": "user bridge on >hunter2 ~* +@read",
     "server.crt": "-----BEGIN PRIVATE KEY-----\nAAAA\n",
     "contact.json": '{"settings": {"token": "hunter2"}}',
+    "made.py": 'files = {"admin_password": "hunter2"}',
 }
 
 
@@ -63,6 +64,16 @@ def test_a_secret_in_plain_text_is_not_saved_unless_that_was_said(desk: Desk, na
     assert (left_out.left_out, any(path.endswith(name) for path in left_out.files)) == ((str(file),), False)
 
 
+def test_a_folder_of_secrets_is_not_saved_though_nothing_in_it_says_what_it_is(desk: Desk) -> None:
+    file = desk.config.parent / "secrets" / "grafana_admin_password"
+    file.parent.mkdir()
+    file.write_text("hunter2")
+    refused = desk.run("backup", "config")
+    assert (refused.code, str(file) in refused.err, desk.archive.backups()) == (1, True, [])
+    desk.settings["config"] = {"exclude": ["secrets"]}
+    assert desk.saved("config").manifest().left_out == (str(file),)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -74,6 +85,8 @@ def test_a_secret_in_plain_text_is_not_saved_unless_that_was_said(desk: Desk, na
         "auth: {keys: {grafana: {sha256: 00ff}}}",
         "user bridge on #00ff ~* +@read",
         'password = ""',
+        "secret_key: <the secret key>",
+        'files = {"admin_password": values["ADMIN_PASSWORD"]}',
     ],
 )
 def test_what_is_put_in_from_elsewhere_is_no_secret(desk: Desk, text: str) -> None:
@@ -82,7 +95,8 @@ def test_what_is_put_in_from_elsewhere_is_no_secret(desk: Desk, text: str) -> No
 
 
 def test_what_this_repository_ships_holds_no_secret(desk: Desk) -> None:
-    desk.settings["config"] = {"include": [str(REPOSITORY / "provisioning")]}
+    # its folders of secrets are not shipped, but are here where the stack was once started
+    desk.settings["config"] = {"include": [str(REPOSITORY / "provisioning")], "exclude": ["secrets"]}
     saved = desk.saved("config").manifest().files
     assert f"{(REPOSITORY / 'provisioning' / 'bridge.yaml').relative_to('/').as_posix()}" in saved
 

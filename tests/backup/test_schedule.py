@@ -15,9 +15,10 @@ from tree_sitter import Language, Node, Parser
 
 from app.__main__ import parser
 from app.config import HttpSettings
+from winsvc.plan import SECRETS
 
 PROVISIONING = Path(__file__).parents[2] / "provisioning"
-UNITS = sorted((PROVISIONING / "systemd").iterdir())
+UNITS = sorted((PROVISIONING / "systemd").glob("bridge*.[st]*"))
 TASK = PROVISIONING / "windows" / "backup-task.ps1"
 BRIDGE = "/opt/bridge/.venv/bin/bridge"
 
@@ -63,13 +64,50 @@ def test_the_timer_starts_the_service_of_its_name_every_day() -> None:
 
 
 def test_the_command_lines_of_the_units_are_understood() -> None:
-    lines = [line for unit in ("bridge.service", "bridge-backup.service") for line in values(unit, "ExecStart")]
-    asked = [parser().parse_args(shlex.split(line.removeprefix(BRIDGE))) for line in lines]
+    units = [(PROVISIONING / "systemd" / unit).read_text() for unit in ("bridge.service", "bridge-backup.service")]
+    lines = [line for unit in units for line in re.findall(rf"{BRIDGE} ([^;|\n]+)", unit)]
+    asked = [parser().parse_args(shlex.split(line)) for line in lines]
     assert [(one.command, getattr(one, "what", None), str(one.config)) for one in asked] == [
         ("serve", None, "/etc/bridge/bridge.yaml"),
         ("backup", "all", "/etc/bridge/bridge.yaml"),
         ("backup", "verify", "/etc/bridge/bridge.yaml"),
     ]
+
+
+@pytest.mark.parametrize(("saved", "verified", "ends"), [(0, 0, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1)])
+def test_what_was_saved_is_verified_also_when_a_kind_could_not_be_saved(
+    tmp_path: Path, saved: int, verified: int, ends: int
+) -> None:
+    program = tmp_path / "bridge"
+    program.write_text(f'#!/bin/sh\necho "$2" >> {tmp_path}/asked\n[ "$2" = all ] && exit {saved}\nexit {verified}\n')
+    program.chmod(0o755)
+    text = (PROVISIONING / "systemd" / "bridge-backup.service").read_text().replace("\\\n", "")
+    (line,) = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    command = shlex.split(line.replace(BRIDGE, str(program)).replace("$$", "$"))
+    assert subprocess.run(command, check=False).returncode == ends
+    assert (tmp_path / "asked").read_text().split() == ["all", "verify"]
+
+
+def second(unit: str) -> dict[str, str]:
+    """What the drop-in of a second one sets; of a key that is given twice the last."""
+    text = (PROVISIONING / "systemd" / unit).read_text()
+    return dict(re.findall(r"^(\w+)=(.+)$", text, re.MULTILINE))
+
+
+def test_the_second_replica_of_a_host_is_another_one(units: Path) -> None:
+    """The copy and its drop-in, as the operator's guide installs them."""
+    (units / "bridge-2.service").write_text((units / "bridge.service").read_text())
+    (units / "bridge-2.service.d").mkdir()
+    (units / "bridge-2.service.d" / "second.conf").write_text((PROVISIONING / "systemd" / "bridge-2.conf").read_text())
+    command = ["systemd-analyze", "verify", str(units / "bridge-2.service")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = second("bridge-2.conf")
+    ports = dict(word.split("=") for word in said["Environment"].split())
+    balancer = (PROVISIONING / "haproxy" / "haproxy.cfg").read_text()
+    assert re.search(rf"presetenv LB_BRIDGE_2 +127\.0\.0\.1:{ports['BRIDGE_HTTP__PORT']}\n", balancer)
+    assert re.search(rf"presetenv LB_BRIDGE_2_AGENT +{ports['BRIDGE_AGENT__PORT']}\n", balancer)
+    assert said["WorkingDirectory"] == f"/var/lib/{said['StateDirectory']}" != values("bridge.service", "WorkingDirectory")[0]
 
 
 def test_systemd_waits_longer_than_the_bridge_takes_to_stop() -> None:
@@ -96,6 +134,16 @@ def test_the_windows_task_and_the_script_that_it_runs_are_powershell() -> None:
 
 
 def test_the_command_lines_of_the_windows_task_are_understood() -> None:
-    lines = re.findall(r"^& '\$Bridge' (.*)$", TASK.read_text(), re.MULTILINE)
+    lines = re.findall(r"^& '\$Python' -m app (.*)$", TASK.read_text(), re.MULTILINE)
     asked = [parser().parse_args(shlex.split(line.replace("$Keep", "14"))) for line in lines]
     assert [(one.command, one.what, one.keep) for one in asked] == [("backup", "all", 14), ("backup", "verify", None)]
+
+
+def test_the_windows_task_looks_where_the_installation_puts_things() -> None:
+    given = dict(re.findall(r'^    \[string\] \$(\w+) = "\$env:ProgramData\\TDS\\(\S+)",$', TASK.read_text(), re.MULTILINE))
+    install = (PROVISIONING.parent / "winsvc" / "install.ps1").read_text()
+    assert "Join-Path $env:ProgramData 'TDS'" in install
+    assert (given["Config"], given["Environment"]) == (r"bridge\bridge.yaml", rf"bridge\{SECRETS}")
+    program = r".venv\Scripts\python.exe"
+    assert f"Join-Path $Root '{program}'" in install
+    assert f"(Split-Path -Parent (Split-Path -Parent $PSScriptRoot)) '{program}'" in TASK.read_text()

@@ -48,6 +48,17 @@ async def test_20_21_24_the_answer_is_an_array_of_series_with_their_refid(at: Be
     assert [(one["refId"], [column["type"] for column in one["fields"]]) for one in frames] == [("Q", ["time", "number"])] * 2
 
 
+@pytest.mark.parametrize(
+    ("payload", "interval_ms", "remarks"), [({}, 1500, []), ({"step": "1500"}, MINUTE, ["step 1.5s raised to 2s"])]
+)
+async def test_a_panels_interval_is_followed_without_a_remark_a_step_that_somebody_wrote_is_not(
+    at: Bench, frame_converter: FrameConverter, payload: dict[str, Any], interval_ms: int, remarks: list[str]
+) -> None:
+    asked = body({"refId": "A", "target": "pnl", "payload": payload}, intervalMs=interval_ms)
+    _, [found] = await ask(at, frame_converter, asked)
+    assert [notice["text"].split(":")[0] for notice in found["meta"].get("notices", ())] == remarks
+
+
 @pytest.mark.parametrize("wanted", ["datapoints", "frame", "table"])
 async def test_22_nothing_found_is_an_empty_series_in_every_format(
     at: Bench, frame_converter: FrameConverter, wanted: str

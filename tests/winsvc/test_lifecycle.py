@@ -156,7 +156,7 @@ def test_a_wrong_secret_is_a_failure_that_names_the_key_and_not_the_secret(tmp_p
 def test_an_end_by_the_servers_own_error_is_a_failure(tmp_path: Path) -> None:
     # an address that is nobody's here: the probe for a taken port finds nothing, the server cannot listen
     config = bridge_folder(tmp_path, free_port())
-    config.write_text(config.read_text().replace("http: {", "http: {host: 192.0.2.1, "))
+    config.write_text(config.read_text().replace("http: {", "auth: {open: true}\nhttp: {host: 192.0.2.1, "))
     with console(config) as process:
         assert "X has failed: the HTTP server has ended: SystemExit(" in process.communicate(timeout=20)[0]
     assert process.returncode == Exit.PORT

@@ -67,7 +67,8 @@ def test_a_bridge_that_listens_to_this_machine_alone_opens_no_firewall(host: str
 
 
 def test_a_bridge_that_listens_beyond_opens_its_ports_for_the_load_balancer_only() -> None:
-    steps = bridge_steps(http={"host": "10.0.0.1"}, agent={"host": "0.0.0.0"})
+    auth = {"keys": {"grafana": {"sha256": "0" * 64}}}
+    steps = bridge_steps(http={"host": "10.0.0.1"}, agent={"host": "0.0.0.0"}, auth=auth)
     assert [step for step in steps if "add rule" in step] == [
         "netsh.exe advfirewall firewall add rule name=TDSBridge dir=in action=allow protocol=TCP localport=8080,8081"
         r' "program=C:\Program Files\Python311\python.exe" remoteip=10.0.0.5 profile=domain,private'

@@ -84,9 +84,15 @@ def test_every_file_that_the_scripts_take_from_the_repository_is_there_or_made_b
     said = "\n".join(script.read_text(encoding="utf-8") for script in SCRIPTS)
     named = {path.replace("\\", "/") for path in re.findall(r"Join-Path \$Root '([^']+)'", said)}
     taken = {path for path in named if not path.startswith(".venv")}
-    assert taken == {"provisioning/bridge.yaml", "provisioning/grafana/grafana.ini", "requirements/windows.lock"}
-    assert (ROOT / "provisioning" / "bridge.yaml").is_file()
-    assert (ROOT / "requirements" / "windows.lock").is_file()
+    files = {"provisioning/bridge.yaml", "provisioning/grafana/grafana.ini", "requirements/windows.lock"}
+    assert taken == {*files, "provisioning/grafana"}
+    assert {path for path in files if not (ROOT / path).is_file()} == set()
+
+
+def test_grafana_on_windows_is_told_where_the_dashboards_are() -> None:
+    provider = (ROOT / "provisioning" / "grafana" / "dashboards" / "provider.yaml").read_text(encoding="utf-8")
+    [variable] = set(re.findall(r"path: \$(\w+)", provider))
+    assert f'"{variable}=$provisioning"' in SCRIPTS[0].read_text(encoding="utf-8")
 
 
 def test_the_windows_lock_has_pywin32_and_the_versions_of_the_lock_that_linux_runs() -> None:

@@ -116,6 +116,10 @@ def test_an_installed_service_starts_and_answers_from_all_four_stores(started: I
         found = answer.json()
         asked = {source["name"] for source in found["meta"]["metrics"][metric]["sources"] if source["error"] is None}
         assert (len(found["rows"]) > 5, asked) == (True, sources), metric
+        again = httpx.get(answer.url, timeout=10)
+        assert again.json()["rows"][0] == found["rows"][0]
+    exposed = httpx.get(f"{started.url}/metrics", timeout=10).text
+    assert sum(map(float, re.findall(r'bridge_cache_hits_total\{how="ready",.*\} (\S+)', exposed))) > 0
 
 
 async def test_a_request_under_way_is_finished_when_the_service_is_told_to_stop(bridge: Installed, stores: Stores) -> None:
