@@ -16,6 +16,8 @@ PANEL = {
     "range": {"from": "now-30m", "to": "now"},
     "maxDataPoints": 100,
 }
+#: more than any answer may take
+_LONGEST_S = 15.0
 _ROWS = {"metric": "open_trades", "from": "now-30m", "by": "account"}
 
 
@@ -25,11 +27,12 @@ async def client(
 ) -> AsyncIterator[aiohttp.ClientSession]:
     """A client that trusts `trust`, where the URL is https."""
     connector = aiohttp.TCPConnector(ssl=trust or True, limit=0)
-    try:
-        async with aiohttp.ClientSession(url, connector=connector, headers=headers) as session:
+    async with aiohttp.ClientSession(url, connector=connector, headers=headers) as session:
+        try:
             yield session
-    finally:
-        await asyncio.sleep(0.05)  # the end of a TLS connection takes a few turns of the loop
+        finally:
+            await connector.close(abort_ssl=True)  # however busy the other end is, nobody waits for its goodbye
+            await asyncio.sleep(0.05)  # an end takes a few turns of the loop
 
 
 class Load:
@@ -45,6 +48,7 @@ class Load:
         self._rows = rows or _ROWS
         self._headers = headers or {}
         self._trust = trust
+        self._over = False
 
     @property
     def failed(self) -> dict[int | str, int]:
@@ -57,13 +61,17 @@ class Load:
         return self.statuses.total()
 
     async def run(self, url: str, pause_s: float = 0.04) -> None:
-        """Ask until cancelled."""
+        """Ask until `end`, and get an answer to what was asked by then: a request that is broken off counts nowhere."""
         async with client(url, self._trust, self._headers) as session, asyncio.TaskGroup() as group:
             for number in range(8):
                 group.create_task(self._ask(session, number % 2 == 0, pause_s))
 
+    def end(self) -> None:
+        """Ask no more."""
+        self._over = True
+
     async def _ask(self, session: aiohttp.ClientSession, panel: bool, pause_s: float) -> None:
-        while True:
+        while not self._over:
             begun_s = time.monotonic()
             try:
                 await self._one(session, panel)
@@ -95,8 +103,8 @@ async def load(
     try:
         yield asked
     finally:
-        running.cancel()
-        await asyncio.wait({running})
+        asked.end()
+        await asyncio.wait_for(running, _LONGEST_S)
 
 
 async def until(limit_s: float, holds: Callable[[], bool]) -> float:
