@@ -25,11 +25,12 @@ async def client(
 ) -> AsyncIterator[aiohttp.ClientSession]:
     """A client that trusts `trust`, where the URL is https."""
     connector = aiohttp.TCPConnector(ssl=trust or True, limit=0)
-    try:
-        async with aiohttp.ClientSession(url, connector=connector, headers=headers) as session:
+    async with aiohttp.ClientSession(url, connector=connector, headers=headers) as session:
+        try:
             yield session
-    finally:
-        await asyncio.sleep(0.05)  # the end of a TLS connection takes a few turns of the loop
+        finally:
+            await connector.close(abort_ssl=True)  # however busy the other end is, nobody waits for its goodbye
+            await asyncio.sleep(0.05)  # an end takes a few turns of the loop
 
 
 class Load:
