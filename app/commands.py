@@ -196,7 +196,7 @@ def check(config: Path | None, catalog: Path | None, dashboards: Path | None, co
     _say(
         f"configuration: ok, {len(settings.sources)} sources",
         f"catalogue: ok, {len(catalogue.metrics)} metrics, {len(catalogue.events)} events, {len(catalogue.labels)} labels",
-        _dashboards(dashboards, catalogue),
+        _dashboards(dashboards, catalogue, shipped=catalog is None and settings.catalog is None),
         f"time limits: ok, {_ladder(settings)}",
         f"backend sync: {settings.sync.url}"
         if settings.sync.url
@@ -213,9 +213,11 @@ def check(config: Path | None, catalog: Path | None, dashboards: Path | None, co
     return 0 if all(facts["up"] for facts in health.values()) else 1
 
 
-def _dashboards(folder: Path | None, catalogue: Catalogue) -> str:
+def _dashboards(folder: Path | None, catalogue: Catalogue, shipped: bool) -> str:
     if folder is None and not DASHBOARDS.is_dir():
         return f"dashboards: not checked, there is no {DASHBOARDS} here (--dashboards FOLDER)"
+    if folder is None and not shipped:
+        return f"dashboards: not checked, those of {DASHBOARDS} are for the catalogue that is shipped (--dashboards FOLDER)"
     found = check_folder(folder or DASHBOARDS, catalogue)
     return f"dashboards: ok, {found.dashboards} with {found.targets} questions to the bridge"
 
