@@ -104,6 +104,6 @@ def test_a_folder_without_dashboards_is_a_mistake(tmp_path: Path, capsys: pytest
 def test_the_shipped_dashboards_are_not_held_against_somebody_elses_catalogue(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "own.yaml").write_text("metrics: {}\n", encoding="utf-8")
+    (tmp_path / "own.yaml").write_text("group: own\ntitle: Own\nmetrics: {}\n", encoding="utf-8")
     assert main(["check", "--config", "provisioning/bridge.yaml", "--catalog", str(tmp_path)]) == 0
     assert "dashboards: not checked" in capsys.readouterr().out
