@@ -23,8 +23,8 @@ from app.errors import BackupError
 _NEVER = ("__pycache__", "*.pyc", "*.before-*", ".*.restoring-*", "node_modules", ".git", ".venv")
 _MOST_BYTES = 64 << 20
 _WORDS = rb"(?:password|passwd|secret|secret_key|token|api_key)"
-# What is empty, or is put in from elsewhere ($VAR, ${VAR}, <...>, {{ }}, a program's values["NAME"]), is no secret.
-_VALUE = rb"""["']?(?!null\b|none\b|[~$<{*]|[\w.]+\[["']\w+["']\])[^\s"',}#;]+"""
+# What is empty or `...`, or is put in from elsewhere ($VAR, ${VAR}, <...>, {{ }}, a program's values["NAME"]), is no secret.
+_VALUE = rb"""["']?(?!null\b|none\b|[~$<{*]|\.{3}|[\w.]+\[["']\w+["']\])[^\s"',}#;]+"""
 _SECRETS = (
     re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     # key: value, key = value, "key": "value"; not in a comment
