@@ -37,7 +37,7 @@ class Target(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A Prometheus that is stopped leaves in the middle; said on stderr, that would be an error of whatever test comes then."""
+        """A Prometheus that is stopped leaves in the middle; on stderr that would be an error of whatever test comes then."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
