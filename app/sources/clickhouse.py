@@ -16,11 +16,11 @@ from uuid import uuid4
 import numpy as np
 
 from app.errors import SourceOverloaded, SourceRejected
-from app.model import Frame, Statement, frame_of_parts
+from app.model import Frame, Statement
 from app.sources import base
 from app.sources.base import Ask, Read, translate
 from app.sources.clickhouse_link import ERRORS, ClickHouseAddress, Columns, Embedded, Link, Wire
-from app.sources.sql import Dialect, fill, sliceable, template_problems, unsorted, yields_points
+from app.sources.sql import Dialect, fill, points, sliceable, template_problems, unsorted, yields_points
 
 #: How long a cancelled fetch waits for its KILL QUERY to be answered; the kill itself may go on for KILL_S.
 _KILL_WAIT_S = 0.2
@@ -174,17 +174,8 @@ def _by_series(text: str, labels: Sequence[str], max_rows: int) -> str:
 
 
 def _points(columns: Columns, labels: Sequence[str]) -> Frame:
-    cells = [columns[label] for label in sorted(labels)]
-    named = [tuple(zip(sorted(labels), map(_label, row), strict=True)) for row in zip(*cells, strict=True)] or [()]
-    series = zip(named, columns["times"], columns["values"], strict=True)
-    found = frame_of_parts([(one, np.array(at, np.int64), np.array(values, np.float64)) for one, at, values in series])
-    # An infinity is the quotient of a division by zero: known to have no value.
-    found.value[np.isinf(found.value)] = np.nan
-    return found
-
-
-def _label(cell: Any) -> str:
-    return "" if cell is None else str(cell)
+    times = [np.array(at, np.int64) for at in columns["times"]]
+    return points(columns, labels, times, [np.array(values, np.float64) for values in columns["values"]])
 
 
 def _events(columns: Columns) -> Frame:

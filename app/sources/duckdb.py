@@ -20,11 +20,11 @@ import numpy as np
 from pydantic import Field
 
 from app.errors import SourceGarbled, SourceOverloaded, SourceRejected, SourceTimeout, SourceUnavailable
-from app.model import Frame, Notice, Statement, TimeRange, frame_of_parts, instant_text
+from app.model import Frame, Notice, Statement, TimeRange, instant_text
 from app.sources import base
 from app.sources.base import Ask, ErrorTable, Read, SourceConfig, translate
 from app.sources.duckdb_snapshots import Snapshot, Snapshots, Standing
-from app.sources.sql import Dialect, fill, template_problems, unsorted, yields_points
+from app.sources.sql import Dialect, fill, points, template_problems, unsorted, yields_points
 
 #: How long a cancelled fetch waits for its thread to stop; an interrupt is repeated until then, since one that comes before the
 #: engine has begun is lost.
@@ -222,13 +222,9 @@ class DuckDBSource:
             self._check([columns["time"]])
             return replace(_events(np.ma.getdata(columns["time"]), columns), **marks)
         self._check(columns["time"])
-        cells = zip(*(np.ma.filled(columns[label], None) for label in sorted(labels)), strict=True) if labels else [()] * 1
-        named = [tuple(zip(sorted(labels), map(_text, row), strict=True)) for row in cells]
-        series = zip(named, columns["time"], columns["value"], strict=False)
-        found = frame_of_parts([(one, _plain(times), _plain(values)) for one, times, values in series], **marks)
-        # An infinity is the quotient of a division by zero.
-        found.value[np.isinf(found.value)] = np.nan
-        return found
+        cells = {label: np.ma.filled(columns[label], None) for label in labels}
+        times, values = ([_plain(one) for one in columns[name]] for name in ("time", "value"))
+        return points(cells, labels, times, values, **marks)
 
     def _check(self, times: Sequence[Any]) -> None:
         if sum(map(len, times)) > self._config.max_rows:
@@ -304,10 +300,6 @@ def _by_series(text: str, labels: Sequence[str], max_rows: int) -> str:
     limited = f"SELECT * FROM ({unsorted(text)}) LIMIT {max_rows + 1}"  # noqa: S608
     columns = ", ".join([*(f'"{label}"' for label in labels), "list(time) AS time", "list(CAST(value AS DOUBLE)) AS value"])
     return f"SELECT {columns} FROM ({limited}) GROUP BY ALL HAVING count(*) > 0"  # noqa: S608
-
-
-def _text(cell: Any) -> str:
-    return "" if cell is None else str(cell)
 
 
 def _plain(column: Any) -> Any:

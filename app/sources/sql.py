@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from app.model import Matcher
+import numpy as np
+
+from app.model import Frame, Matcher, Times, Values, frame_of_parts
 from app.sources.base import number, pattern
 
 _BY = re.compile(r"\{by\}\s*,?")
@@ -43,6 +45,23 @@ def unsorted(text: str) -> str:
 def yields_points(text: str) -> bool:
     """Whether a SELECT has a column `value`: points, not events."""
     return _VALUE.search(text) is not None
+
+
+def points(
+    cells: Mapping[str, Any], labels: Sequence[str], times: Sequence[Times], values: Sequence[Values], **rest: Any
+) -> Frame:
+    """A row a series as a frame: the labels' cells (NULL is the empty text), its times and its values."""
+    names = sorted(labels)
+    rows = zip(*(cells[name] for name in names), strict=True) if names else [()] * len(times)
+    named = [tuple(zip(names, map(_text, row), strict=True)) for row in rows]
+    found = frame_of_parts(zip(named, times, values, strict=True), **rest)
+    # An infinity is the quotient of a division by zero: known to have no value.
+    found.value[np.isinf(found.value)] = np.nan
+    return found
+
+
+def _text(cell: Any) -> str:
+    return "" if cell is None else str(cell)
 
 
 @dataclass(frozen=True, slots=True)
