@@ -197,8 +197,7 @@ class Panels:
         text = (
             "State and age of the bridge's answer for each metric, over the last hour whatever range is chosen. "
             "fresh: asked less than 10 s ago. stale: its source does not answer, what was known before stands in, of that age. "
-            "partial: a part is missing or from a fallback. A metric without a line has no answer at all, "
-            "or no data in that hour; its panel says which."
+            "partial: a part is missing or from a fallback. error: no answer at all; its panel says why."
         )
         named = DataTransformerConfig(
             "organize",

@@ -30,7 +30,7 @@ def trade_execution(catalogue: Catalogue) -> Board:
     stats = [
         panels.value("open_trades", note=corrected),
         panels.value("active_orders"),
-        panels.value("failed_trades", "sum", "Failed trades in range"),
+        panels.value("failed_trades", "sum", "Failed trades in range", "No data: none failed in the range."),
         panels.value("slippage", title="Slippage this hour (points)", note=f"{THIS_HOUR} {SLIPPAGE}", step=HOUR),
         panels.worst("slippage", "symbol", "max", "Slippage this hour, worst symbol (points)", f"{THIS_HOUR} {SLIPPAGE}", True),
         panels.value("state_updates", note="A rate of updates, not a number of trades."),

@@ -36,6 +36,9 @@ class Coded:
 
 Column = Times | Values | Coded
 
+#: A series: its metric, labels, times and values.
+Run = tuple[str, Labels, Times, Values]
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -64,8 +67,9 @@ class Table:
 
 
 def long_table(results: Sequence[Result], by: Sequence[str], marks: bool = False) -> Table:
-    """time, metric, the labels, value: a row for each point. With `marks` also its answer's status and age_s."""
-    runs = _runs(results)
+    """time, metric, the labels, value: a row for each point. With `marks` also its answer's status and age_s; an answer without a
+    point has a row too, with nulls at the end of its window: an error, or nothing in that window."""
+    runs = [run for result in results for run in _marked(result)] if marks else _runs(results)
     time = np.concatenate([times for _, _, times, _ in runs]) if runs else np.empty(0, np.int64)
     value = np.concatenate([values for _, _, _, values in runs]) if runs else np.empty(0)
     order, owner = _by_time(time, [len(times) for _, _, times, _ in runs])
@@ -77,8 +81,12 @@ def long_table(results: Sequence[Result], by: Sequence[str], marks: bool = False
     return Table((*columns, *_marks(results, names, owner)) if marks else tuple(columns))
 
 
-def _runs(results: Sequence[Result]) -> list[tuple[str, Labels, Times, Values]]:
+def _runs(results: Sequence[Result]) -> list[Run]:
     return [(result.query.metric, *run) for result in results if result.error is None for run in result.frame.runs()]
+
+
+def _marked(result: Result) -> list[Run]:
+    return _runs([result]) or [(result.query.metric, (), np.array([result.query.to_ms]), np.array([np.nan]))]
 
 
 def _by_time(time: Times, lengths: Sequence[int]) -> tuple[Places, Places]:
@@ -96,7 +104,7 @@ def _marks(results: Sequence[Result], names: Sequence[str], owner: Places) -> li
     """For clients that see nothing but rows: how each row's answer came about."""
     by_metric = {result.query.metric: result for result in results}
     statuses = [by_metric[name].status for name in names]
-    ages_s = [round(by_metric[name].age_s, 3) for name in names]
+    ages_s = [None if by_metric[name].error else round(by_metric[name].age_s, 3) for name in names]
     return [("status", Coded(owner, statuses)), ("age_s", Coded(owner, ages_s))]
 
 

@@ -379,6 +379,17 @@ async def test_on_request_each_row_says_its_status_and_age(at: Bench) -> None:
     assert [{name: row[name] for name in row if name not in ("status", "age_s")} for row in found] == ROWS
 
 
+async def test_on_request_a_metric_without_a_point_says_so_too(at: Bench) -> None:
+    at.say(clickhouse=EMPTY, prometheus=SourceUnavailable("prometheus", "refused"))
+    found = await rows_of(at, "metric=equity,pnl,cpu_load&instant=1&marks=1&from=now-3m")
+    nothing = {"time": NOW, "value": None}
+    assert found[-2:] == [
+        nothing | {"metric": "pnl", "status": "fresh", "age_s": 0.0},
+        nothing | {"metric": "cpu_load", "status": "error", "age_s": None},
+    ]
+    assert {row["metric"] for row in found[:-2]} == {"equity"}
+
+
 async def test_marks_are_refused_where_a_row_holds_several_answers(at: Bench) -> None:
     reply = await at.client.get(f"/v1/rows?{ASKED}&marks=1&shape=wide")
     assert (reply.status_code, reply.json()["message"]) == (
