@@ -36,8 +36,8 @@ _COARSER = 10
 _WORTH_COARSER = 30
 _FINE_SHARE = 0.5
 #: a source this much faster than the slowest of a request is asked a few turns of the event loop later
-_MUCH_FASTER_S = 0.005
-_TURNS = 14
+_MUCH_FASTER_S = 0.002
+_TURNS = 20
 #: the newest answer's share in what a source usually takes
 _LATELY = 0.2
 #: an answer's ages are whole milliseconds

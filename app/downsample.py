@@ -35,17 +35,19 @@ def thin(frame: Frame, width_ms: int) -> Frame:
 def _run_extremes(times: Times, values: Values, width_ms: int) -> Places:
     """The places that stay of one series: no step is taken for each point but NumPy's own search for the least and greatest."""
     edges = _edges(times, width_ms)
-    found = np.sort(np.concatenate([first + _block_extremes(block) for first, block in _blocks(values, edges)]))
-    kept: Places = found[np.append(True, found[1:] != found[:-1])]
-    return kept
+    found = np.concatenate([first + _block_extremes(block) for first, block in _blocks(values, edges)])
+    kept = np.ones(len(found), np.bool_)
+    np.not_equal(found[1:], found[:-1], out=kept[1:])
+    return found[kept]
 
 
 def _edges(times: Times, width_ms: int) -> Places:
     """Where each stretch begins, and the end."""
-    begins_ms = np.arange(times[0] // width_ms + 1, times[-1] // width_ms + 1) * width_ms
-    step_ms = max((int(times[-1]) - int(times[0])) // max(len(times) - 1, 1), 1)
+    first_ms, last_ms = int(times[0]), int(times[-1])
+    begins_ms = np.arange((first_ms // width_ms + 1) * width_ms, (last_ms // width_ms + 1) * width_ms, width_ms)
+    step_ms = max((last_ms - first_ms) // max(len(times) - 1, 1), 1)
     # Where points are evenly spaced it is known at once; looking says whether it is so.
-    inner = -((times[0] - begins_ms) // step_ms)
+    inner = (begins_ms + (step_ms - 1 - first_ms)) // step_ms
     if not (inner[-1:] < len(times)).all() or not ((times[inner] >= begins_ms) & (times[inner - 1] < begins_ms)).all():
         inner = np.searchsorted(times, begins_ms)
     return np.concatenate(([0], inner, [len(times)]))
@@ -53,7 +55,7 @@ def _edges(times: Times, width_ms: int) -> Places:
 
 def _blocks(values: Values, edges: Places) -> Iterator[tuple[int, Values]]:
     """Neighbouring stretches of equal length as the rows of one block, with the place of its first value."""
-    lengths = np.diff(edges)
+    lengths = edges[1:] - edges[:-1]
     changes = np.flatnonzero(lengths[1:] != lengths[:-1]) + 1
     for begin, end in pairwise([0, *changes.tolist(), len(lengths)]):
         if length := int(lengths[begin]):
@@ -62,20 +64,24 @@ def _blocks(values: Values, edges: Places) -> Iterator[tuple[int, Values]]:
 
 
 def _block_extremes(block: Values) -> Places:
-    rows, (lowest, highest) = np.arange(len(block)), np.empty((2, len(block)), np.intp)
+    """The places of each row's least and greatest value, ascending; the same one twice where all are alike."""
+    found = np.empty((2, len(block)), np.intp)
     few = max(_NEAR // block.shape[1], 1)
     for first in range(0, len(block), few):
         part = slice(first, first + few)
-        block[part].argmin(axis=1, out=lowest[part])
-        block[part].argmax(axis=1, out=highest[part])
+        block[part].argmin(axis=1, out=found[0, part])
+        block[part].argmax(axis=1, out=found[1, part])
+    begins = np.arange(0, block.size, block.shape[1])
     # A null is what is found wherever there is one.
-    holed = np.flatnonzero(np.isnan(block[rows, lowest]))
+    holed = np.flatnonzero(np.isnan(block.take(begins + found[0])))
     if len(holed):
         null = np.isnan(block[holed])
-        lowest[holed] = np.where(null, np.inf, block[holed]).argmin(axis=1)
-        highest[holed] = np.where(null, -np.inf, block[holed]).argmax(axis=1)
-    found: Places = np.concatenate((lowest, highest)) + np.tile(rows * block.shape[1], 2)
-    return found
+        found[0, holed] = np.where(null, np.inf, block[holed]).argmin(axis=1)
+        found[1, holed] = np.where(null, -np.inf, block[holed]).argmax(axis=1)
+    found += begins
+    places = np.empty(2 * len(block), np.intp)
+    places[0::2], places[1::2] = np.minimum(*found), np.maximum(*found)
+    return places
 
 
 def _extremes(frame: Frame, width_ms: int) -> Flags:

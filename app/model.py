@@ -189,18 +189,20 @@ class Frame:
     def at(self, places: Places) -> Frame:
         """The rows at these places, which ascend; series without any are left out."""
         kept_before = np.searchsorted(places, self.offsets)
-        filled = np.flatnonzero(np.diff(kept_before))
+        filled = np.flatnonzero(kept_before[1:] != kept_before[:-1])
         return replace(
             self,
             time=self.time[places],
             value=self.value[places],
-            series=tuple(self.series[place] for place in filled),
-            offsets=(0, *(int(kept_before[place + 1]) for place in filled)),
+            series=self.series if len(filled) == len(self.series) else tuple(self.series[place] for place in filled.tolist()),
+            offsets=(0, *kept_before[filled + 1].tolist()),
             text={name: tuple(np.asarray(column, dtype=object)[places]) for name, column in self.text.items()},
         )
 
     def remark(self, *notices: Notice) -> Frame:
         """The same frame with further notices, each once."""
+        if not notices:
+            return self
         return replace(self, notices=tuple(dict.fromkeys((*self.notices, *notices))))
 
 

@@ -39,7 +39,7 @@ class Target:
 
 def render(bridge: Bridge, target: Target, results: Sequence[Result], several: bool) -> Iterator[dict[str, Any]]:
     """The elements of one target, each encoded when it is its turn."""
-    marked = [replace(result, frame=result.frame.remark(*target.remarks)) for result in results]
+    marked = [replace(result, frame=result.frame.remark(*target.remarks)) for result in results] if target.remarks else results
     if target.event is not None:
         yield from map(_event_table, marked)
     elif target.format == "table":

@@ -217,7 +217,7 @@ class Cached:
         if known is not None and known.frame.asked_ms > frame.asked_ms:
             return
         before = self.answers.evicted
-        self.answers.put(statement, replace(frame, stale=None), self._clock())
+        self.answers.put(statement, frame if frame.stale is None else replace(frame, stale=None), self._clock())
         self._telemetry.cache_evictions.labels(self._source).inc(self.answers.evicted - before)
         self._telemetry.cache_bytes.labels(self._source).set(self.answers.size_bytes)
 
