@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl
@@ -14,8 +14,10 @@ from starlette.responses import Response
 
 from app.bridge import Bridge
 from app.contracts.ready import Ready
+from app.contracts.rendering import json_text
 from app.errors import BadQuery, BodyTooLarge, BridgeError
 from app.model import Result
+from app.turns import gently
 
 JSON = "application/json"
 
@@ -107,8 +109,20 @@ def reject_when_all_failed(results: Sequence[Result]) -> None:
 
 def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer; NaN and infinity become null."""
-    encoded = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
-    return Response(encoded, status, {"Cache-Control": "no-store", **(headers or {})}, media_type=JSON)
+    return _json(json_text(content), status, headers)
+
+
+async def json_array(elements: Iterable[bytes], headers: dict[str, str]) -> Response:
+    """A JSON answer of many elements, each made in its turn, with others in between."""
+    pieces = [b"["]
+    for element in await gently(elements):
+        pieces += (element, b",")
+    pieces[-1] = b"]" if len(pieces) > 1 else b"[]"
+    return _json(b"".join(pieces), 200, headers)
+
+
+def _json(text: bytes, status: int, headers: dict[str, str] | None) -> Response:
+    return Response(text, status, {"Cache-Control": "no-store", **(headers or {})}, media_type=JSON)
 
 
 def error_response(failure: BridgeError, headers: dict[str, str] | None = None) -> Response:

@@ -7,10 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.contracts.asking import budget_s, params_of, queries
-from app.contracts.deps import json_response, reject_when_all_failed, serving, unless_left
+from app.contracts.deps import json_array, reject_when_all_failed, serving, unless_left
 from app.contracts.rendering import frame_elements
 from app.contracts.telling import result_headers
-from app.turns import gently
 
 router = APIRouter()
 
@@ -24,4 +23,4 @@ async def frames(request: Request) -> Response:
     reject_when_all_failed(results)
     several = len(results) > 1
     elements = (element for result in results for element in frame_elements(bridge.catalogue, result, several))
-    return json_response(await gently(elements), headers=result_headers(results))
+    return await json_array(elements, result_headers(results))

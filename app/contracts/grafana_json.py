@@ -18,14 +18,13 @@ from starlette.responses import Response
 from app.bridge import Bridge
 from app.catalog import Metric
 from app.contracts import grammar
-from app.contracts.deps import JSON, body_object, json_response, reject_when_all_failed, serving, unless_left
+from app.contracts.deps import JSON, body_object, json_array, json_response, reject_when_all_failed, serving, unless_left
 from app.contracts.grafana_json_rendering import Target, render
 from app.contracts.hot import QUESTION
 from app.contracts.rendering import event_rows
 from app.contracts.telling import result_headers
 from app.errors import BadQuery, BridgeError, LimitExceeded
 from app.model import Matcher, Notice, Query, Result
-from app.turns import gently
 
 router = APIRouter(prefix="/json")
 
@@ -58,7 +57,7 @@ async def query(request: Request) -> Response:
         for target, found in zip(targets, results, strict=True)
         for element in render(given.bridge, target, found, several)
     )
-    response = json_response(await gently(elements), headers=result_headers(flat))
+    response = await json_array(elements, result_headers(flat))
     if QUESTION in request.scope and given.ready is not None and all(target.format != "frame" for target in targets):
         given.ready.keep(request.scope[QUESTION].shape, flat, JSON, bytes(response.body))
     return response

@@ -13,6 +13,7 @@ from app.contracts.rendering import (
     all_notices,
     event_rows,
     frame_elements,
+    json_text,
     legend,
     notice_objects,
     pairs,
@@ -37,13 +38,13 @@ class Target:
     error: BridgeError | None = None
 
 
-def render(bridge: Bridge, target: Target, results: Sequence[Result], several: bool) -> Iterator[dict[str, Any]]:
-    """The elements of one target, each encoded when it is its turn."""
+def render(bridge: Bridge, target: Target, results: Sequence[Result], several: bool) -> Iterator[bytes]:
+    """The elements of one target as JSON, each made when it is its turn."""
     marked = [replace(result, frame=result.frame.remark(*target.remarks)) for result in results] if target.remarks else results
     if target.event is not None:
-        yield from map(_event_table, marked)
+        yield from map(json_text, map(_event_table, marked))
     elif target.format == "table":
-        yield _table(bridge, target, marked)
+        yield json_text(_table(bridge, target, marked))
     elif target.format == "frame":
         for result in marked:
             yield from frame_elements(bridge.catalogue, result, several)
@@ -52,27 +53,27 @@ def render(bridge: Bridge, target: Target, results: Sequence[Result], several: b
             yield from _datapoints(bridge, result, several)
 
 
-def _datapoints(bridge: Bridge, result: Result, several: bool) -> Iterator[dict[str, Any]]:
+def _datapoints(bridge: Bridge, result: Result, several: bool) -> Iterator[bytes]:
     title, unit = title_and_unit(bridge.catalogue, result.query.metric)
     meta: dict[str, Any] = {"executedQueryString": window_text(result), "custom": {"status": result.status}}
     first = meta | {"notices": notices} if (notices := notice_objects(all_notices(result))) else meta
 
-    def element(labels: Labels, points: Any, told: Mapping[str, Any]) -> dict[str, Any]:
-        return {
+    def element(labels: Labels, points: bytes, told: Mapping[str, Any]) -> bytes:
+        described = {
             "target": result.query.metric,
             "refId": result.query.ref_id,
             "title": legend(title, labels, several),
             "tags": dict(labels),
             "unit": unit,
-            "datapoints": points,
             "meta": told,
         }
+        return b'%b,"datapoints":%b}' % (json_text(described)[:-1], points)
 
     frame = result.frame if result.error is None else Frame()
     if not frame.series:
-        yield element((), [], first)
+        yield element((), b"[]", first)
     for place, (labels, points) in enumerate(zip(frame.series, pairs(frame), strict=True)):
-        yield element(labels, orjson.Fragment(points), meta if place else first)
+        yield element(labels, points, meta if place else first)
 
 
 def _table(bridge: Bridge, target: Target, results: Sequence[Result]) -> dict[str, Any]:

@@ -17,6 +17,13 @@ _EXACT = 2.0**53
 #: points that are encoded in one go
 _TOGETHER = 5_000
 _COMMA = ord(",")
+#: what stands between two pairs
+_BETWEEN = np.void(b"],[")
+
+
+def json_text(content: Any) -> bytes:
+    """JSON; NaN and infinity become null."""
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
 
 
 def texts(column: Times | Values) -> list[bytes]:
@@ -50,13 +57,13 @@ def _pairs(times: Times, values: Values, ends: Places) -> list[bytes]:
     column = np.empty(2 * len(times), np.int64 if whole else np.float64)
     column[0::2], column[1::2] = values, times * 100 if whole else times
     text = bytearray(orjson.dumps(column, option=orjson.OPT_SERIALIZE_NUMPY))
-    buffer = np.frombuffer(text, np.uint8)
-    commas = np.flatnonzero(buffer == _COMMA)[1::2]
-    buffer[commas - 2], buffer[commas - 1], buffer[commas] = b"],["
+    commas = np.flatnonzero(np.frombuffer(text, np.uint8) == _COMMA)[1::2]
+    # Every three neighbouring characters as one thing.
+    np.ndarray(len(text) - 2, "V3", text, strides=(1,))[commas - 2] = _BETWEEN
     closes = np.append(commas, len(text) - 1)[ends - 1]
     opens = np.concatenate(([0], closes[:-1])) + 1
-    done = bytes(text)
-    return [b"[[%b]]" % done[begin : end - 2] for begin, end in zip(opens.tolist(), closes.tolist(), strict=True)]
+    done = memoryview(text)
+    return [b"".join((b"[[", done[begin : end - 2], b"]]")) for begin, end in zip(opens.tolist(), closes.tolist(), strict=True)]
 
 
 def notice_objects(notices: Sequence[Notice]) -> list[dict[str, str]]:
@@ -81,17 +88,15 @@ def title_and_unit(catalogue: Catalogue, name: str) -> tuple[str, str]:
     return (metric.entry.title, metric.entry.unit) if metric else (name, "short")
 
 
-def frame_elements(catalogue: Catalogue, result: Result, several: bool) -> list[dict[str, Any]]:
-    """One Grafana frame (schema and data) per series; one without rows where there is nothing to show."""
+def frame_elements(catalogue: Catalogue, result: Result, several: bool) -> Iterator[bytes]:
+    """One Grafana frame (schema and data) per series as JSON; one without rows where there is nothing to show."""
     title, unit = title_and_unit(catalogue, result.query.metric)
     notices = notice_objects(all_notices(result))
     runs = list(result.frame.runs()) if result.error is None else []
     if not runs:
-        return [_frame(result, title, unit, (), np.empty(0, np.int64), np.empty(0), notices, several)]
-    return [
-        _frame(result, title, unit, labels, times, values, notices if place == 0 else [], several)
-        for place, (labels, times, values) in enumerate(runs)
-    ]
+        runs = [((), np.empty(0, np.int64), np.empty(0))]
+    for place, (labels, times, values) in enumerate(runs):
+        yield json_text(_frame(result, title, unit, labels, times, values, notices if place == 0 else [], several))
 
 
 def _frame(
