@@ -40,6 +40,8 @@ _MUCH_FASTER_S = 0.005
 _TURNS = 14
 #: the newest answer's share in what a source usually takes
 _LATELY = 0.2
+#: up to so many steps, or resolutions of the metric, back a value is an alert's "now"
+_NOW_STEPS, _NOW_RESOLUTIONS = 2, 6
 #: an answer's ages are whole milliseconds
 _ROUNDING_MS = 1
 
@@ -284,7 +286,7 @@ def assemble(plan: Plan, parts: Sequence[Part], now_ms: int, done_ms: int | None
         return Result(
             plan.query, error=SourceUnavailable(plan.metric.name, reason), status="error", range=plan.range, asked=asked
         )
-    shown = _shown(plan, frame, bool(stale))
+    shown = _shown(plan, frame, bool(stale), now_ms)
     oldest_ms = min((found.asked_ms for found in frames.values()), default=now_ms)
     return Result(
         plan.query,
@@ -338,15 +340,24 @@ def _stale(parts: Sequence[Part], done_ms: int) -> tuple[Notice, ...]:
     )
 
 
-def _shown(plan: Plan, frame: Frame, stale: bool) -> Frame:
+def _shown(plan: Plan, frame: Frame, stale: bool, now_ms: int) -> Frame:
     """The rows of the range, thinned, or the newest of each series. Of a stale answer whose last values lie before the range
     they are shown all the same, at their own time: a blank panel would say less."""
+    if plan.query.strict and plan.query.instant:
+        return _now(plan, frame, now_ms)
     inside = cut(frame, plan.range.from_ms, plan.range.to_ms)
     if stale and not len(inside) and len(frame):
         inside = newest(cut(frame, 0, plan.range.to_ms))
     if plan.thin_ms:
         inside = thin(inside, plan.thin_ms)
     return newest(inside) if plan.query.instant else inside
+
+
+def _now(plan: Plan, frame: Frame, now_ms: int) -> Frame:
+    """An alert's newest values. It compares them without looking at their time: what ended before is no value of now, and where
+    the newest is known to have none (no margin is used any more) an older one is not the truth."""
+    back_ms = max(_NOW_STEPS * plan.range.step_ms, _NOW_RESOLUTIONS * plan.metric.entry.resolution_s * 1000)
+    return newest(cut(frame, min(now_ms, plan.range.to_ms) - back_ms, plan.range.to_ms), null_too=True)
 
 
 def _joined(plan: Plan, frames: Mapping[PartName, Frame], now_ms: int) -> tuple[Frame, tuple[Notice, ...]]:

@@ -178,6 +178,19 @@ async def test_an_instant_answer_is_the_newest_point_of_each_label_set() -> None
     assert shown(result.frame) == {"account=A1": {OPEN: 3.0}, "account=A2": {OPEN - MINUTE: 5.0}}
 
 
+async def test_an_alerts_newest_value_is_null_once_it_is_known_to_have_none() -> None:
+    unused = frame({"account=A1": {OPEN: None}}, asked_ms=NOW)
+    [alert] = await ask(bridge(lake=HISTORY, hot=unused), query(strict=True, instant=True))
+    [panel] = await ask(bridge(lake=HISTORY, hot=unused), query(instant=True))
+    assert (shown(alert.frame), shown(panel.frame)) == ({"account=A1": {OPEN: None}}, {"account=A1": {OPEN - MINUTE: 2.0}})
+
+
+async def test_an_alerts_newest_value_is_none_that_ended_minutes_ago() -> None:
+    gone = frame({"account=A1": {OPEN - MINUTE: 2}, "account=A2": {OPEN - 2 * MINUTE: 5}}, asked_ms=NOW)
+    [result] = await ask(bridge(lake=gone, hot=LIVE), query(strict=True, instant=True))
+    assert shown(result.frame) == {"account=A1": {OPEN: 3.0}}
+
+
 async def test_too_many_queries_are_refused_before_any_is_asked() -> None:
     with pytest.raises(LimitExceeded, match="targets: 51 in one request; at most 50 are allowed"):
         await ask(bridge(), *[query()] * 51)
