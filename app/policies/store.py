@@ -71,8 +71,8 @@ class Answers:
             self._drop(next(iter(self._kept)))
             self.evicted += 1
 
-    def older(self, statement: Statement, asked_after_ms: int) -> Kept | None:
-        """The answer that stands in best: of this shape, asked late enough, covering most of the window; the newest of such.
+    def older(self, statement: Statement, asked_after_ms: int, now_ms: int) -> Kept | None:
+        """The answer that stands in best: of this shape, asked late enough (not after now), covering most of the window; the newest.
 
         A live answer whose one bucket has passed covers nothing of the window and still stands in: it is the last that is known.
         """
@@ -81,7 +81,7 @@ class Answers:
         usable = [
             kept
             for kept in self.shaped(statement)
-            if kept.frame.asked_ms >= asked_after_ms
+            if asked_after_ms <= kept.frame.asked_ms <= now_ms
             and kept.range.from_ms < asked.to_ms
             and kept.range.to_ms > asked.from_ms - reach_ms
         ]

@@ -27,6 +27,19 @@ async def test_a_fresh_answer_is_served_again_and_an_older_one_asked_again() -> 
     assert source.askings == 2
 
 
+async def test_a_clock_that_was_set_back_makes_no_old_answer_fresh() -> None:
+    first, second = frame({"": {0: 1}}), frame({"": {0: 2}})
+    source, clock = Scripted(first, second, SourceUnavailable("s", "down")), Clock()
+    fetch = cached(source, clock)
+    await fetch(statement())
+    clock.now_ms -= 500_000
+    found = await fetch(statement())
+    assert (shown(found), found.asked_ms) == ({"": {0: 2.0}}, 500_000)
+    clock.now_ms += 20_000
+    stale = await fetch(statement())
+    assert (shown(stale), stale.stale, stale.asked_ms) == ({"": {0: 2.0}}, "down", 500_000)
+
+
 async def test_an_answers_age_counts_from_the_asking() -> None:
     clock = Clock()
 
@@ -293,6 +306,7 @@ async def test_the_answers_of_an_earlier_life_are_stale_with_their_true_age() ->
         [
             (statement(), replace(OLD, asked_ms=clock.now_ms - 120_000)),
             (statement("b"), replace(OLD, asked_ms=clock.now_ms - 901_000)),
+            (statement("c"), replace(OLD, asked_ms=clock.now_ms + 3_600_000)),  # of a clock that was ahead: its age is not known
         ]
     )
     found = await fetch(statement())
