@@ -72,7 +72,7 @@ class Answers:
             self.evicted += 1
 
     def older(self, statement: Statement, asked_after_ms: int, now_ms: int) -> Kept | None:
-        """The answer that stands in best: of this shape, asked late enough (not after now), covering most of the window; the newest.
+        """The answer that stands in best: of this shape, asked late enough and not after now, covering most of the window.
 
         A live answer whose one bucket has passed covers nothing of the window and still stands in: it is the last that is known.
         """
