@@ -7,6 +7,7 @@
     │   ├── LimitExceeded       400  a limit that the caller can stay under
     │   ├── BodyTooLarge        400
     │   ├── NotAllowed          401  a key is missing, wrong or has expired
+    │   ├── TooSlow             408  the request drips in
     │   └── TooBusy             429  the bridge has no room just now
     ├── SourceError             an upstream
     │   ├── SourceTimeout       504
@@ -88,6 +89,13 @@ class NotAllowed(RequestError):
 
     status = 401
     code = "not_allowed"
+
+
+class TooSlow(RequestError):
+    """The request is not there in time."""
+
+    status = 408
+    code = "too_slow"
 
 
 class TooBusy(RequestError):

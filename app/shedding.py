@@ -19,7 +19,7 @@ from app.auth import Keys
 from app.contracts.deps import error_response
 from app.contracts.hot import Hot, request_id
 from app.contracts.telling import header_lines
-from app.errors import TooBusy
+from app.errors import RequestError, TooBusy, TooSlow
 from app.one_write import OneWrite
 
 _FIRST_LINE = re.compile(rb"(?:GET|HEAD|POST|OPTIONS) (/[^ ?\r\n]*)\??([^ \r\n]*) HTTP/1\.1\r\n")
@@ -78,7 +78,8 @@ def _learnt(name: bytes) -> bytes | None:
 def _is_all(headers: dict[bytes, bytes], length: int) -> bool:
     """Whether a body of that length is what the head announces, and the connection stays."""
     stated = headers.get(b"content-length", b"0")
-    if headers.get(b"connection", b"").lower() == b"close":
+    # Options may stand side by side: `close, TE` closes, too.
+    if headers.get(b"connection", b"keep-alive").lower() != b"keep-alive":
         return False
     return stated.isdigit() and len(stated) < _LENGTH_DIGITS and int(stated) == length
 
@@ -93,14 +94,25 @@ class Shedding(HttpToolsProtocol):
     #: the refusal: its head without what the server adds, and its body
     first: ClassVar[bytes]
     rest: ClassVar[bytes]
+    #: so long a request may take to come in: one that drips in holds a place that others need
+    whole_s: ClassVar[float]
+    #: what is said to one that took longer
+    late: ClassVar[tuple[bytes, bytes]]
 
     _between = True
     _answered_s = 0.0
+    _waiting: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own narrowing
-        """A client is here."""
+        """A client is here, who may say nothing no longer than between two requests."""
         super().connection_made(transport)
         self.transport = OneWrite(transport, self.loop)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._came_in()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came in."""
@@ -114,12 +126,14 @@ class Shedding(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request has begun, and is the parser's until it is complete."""
         self._between = False
+        self._waiting = self.loop.call_later(self.whole_s, self._too_slow)
         super().on_message_begin()
 
     def on_message_complete(self) -> None:
         """The next bytes are another request's."""
         super().on_message_complete()
         self._between = True
+        self._came_in()
 
     def timeout_keep_alive_handler(self) -> None:
         """The time is up, unless something was answered here in between."""
@@ -128,6 +142,17 @@ class Shedding(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
         else:
             super().timeout_keep_alive_handler()
+
+    def _came_in(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _too_slow(self) -> None:
+        """Nothing can be read behind half a request, so the connection goes with it (and the application's task)."""
+        cycle: Any = self.cycle
+        if not self.pipeline and (cycle is None or cycle.response_complete or not cycle.response_started):
+            self._write(*self.late)
+        self.transport.close()
 
     def _idle(self) -> bool:
         """Whether nothing is under way on this connection: a pipelining client's requests must be answered in order."""
@@ -162,8 +187,15 @@ class Shedding(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
 
-def protocol(admission: Admission, hot: Hot, keys: Keys) -> type[HttpToolsProtocol]:
+def protocol(admission: Admission, hot: Hot, keys: Keys, whole_s: float = 10.0) -> type[HttpToolsProtocol]:
     """The protocol class for `uvicorn.Config(http=...)`."""
-    refusal = error_response(TooBusy("too many requests are under way; try again in a second"))
-    first, rest = b"HTTP/1.1 429 Too Many Requests\r\n" + header_lines(refusal.raw_headers), bytes(refusal.body)
-    return type("SheddingHere", (Shedding,), {"admission": admission, "hot": hot, "keys": keys, "first": first, "rest": rest})
+    first, rest = _ready(b"429 Too Many Requests", TooBusy("too many requests are under way; try again in a second"))
+    slow = TooSlow(f"the request was not there as a whole within {whole_s:g}s; send it in one piece")
+    given = {"admission": admission, "hot": hot, "keys": keys, "first": first, "rest": rest, "whole_s": whole_s}
+    return type("SheddingHere", (Shedding,), given | {"late": _ready(b"408 Request Timeout", slow)})
+
+
+def _ready(status: bytes, failure: RequestError) -> tuple[bytes, bytes]:
+    """An error's head, without what the server adds, and its body."""
+    answer = error_response(failure)
+    return b"HTTP/1.1 %b\r\n%b" % (status, header_lines(answer.raw_headers)), bytes(answer.body)
