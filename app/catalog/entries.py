@@ -144,6 +144,6 @@ def unknown(what: str, name: str, allowed: Iterable[str]) -> UnknownName:
     names = sorted(allowed)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if near:
-        return UnknownName(f"{what} {name!r} is not known; nearest: {', '.join(near)}")
+        return UnknownName(f"{what} {name[:60]!r} is not known; nearest: {', '.join(near)}")
     listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return UnknownName(f"{what} {name!r} is not known; allowed: {listed or 'none'}")
+    return UnknownName(f"{what} {name[:60]!r} is not known; allowed: {listed or 'none'}")

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.contracts.rows import write_cursor
 from app.errors import SourceTimeout, SourceUnavailable
 from tests.contract.app_under_test import EMPTY, LIVE, MINUTE, NOW, OPEN, Bench, bench, hang
 from tests.unit.frames import frame
@@ -317,6 +318,10 @@ WRONG = [
     ("metric=equity&format=xml", 400, ("format", "'xml'", "allowed: json, csv")),
     ("metric=equity&limit=0", 400, ("limit", "'0'", "from 1 to")),
     ("metric=equity&maxDataPoints=x", 400, ("maxDataPoints", "'x'", "a whole number")),
+    (f"metric={'x' * 1000}", 404, (f"'{'x' * 60}' is not known",)),
+    ("metric=equity&step=401d", 400, ("step: 401 days", "at most 400 days")),
+    ("metric=equity&from=now%2B9999998w&to=now%2B9999999w", 400, ("to", "'now+9999999w'", "now-6h")),
+    (f"metric=equity&cursor={write_cursor(0, 10**18, 0)}", 400, ("cursor", "next_cursor")),
     ("metric=equity&cursor=nonsense", 400, ("cursor", "'nonsense'", "next_cursor")),
     ("metric=equity&timeout=-1", 400, ("timeout", "'-1'", "seconds above 0")),
 ]
