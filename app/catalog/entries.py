@@ -19,6 +19,12 @@ Aggregate = Literal["sum", "avg", "min", "max", "count", "quantile", "ratio"]
 OverTime = Literal["last", "sum", "avg", "max", "rate", "quantile", "ratio"]
 
 
+#: What no label can be called: a label's name is a parameter of `/v1/rows` and a column of its answer, beside these.
+_PARAMETERS = ("metric", "from", "to", "step", "by", "where", "instant", "maxDataPoints", "refId", "timeout", "label", "name")
+_FORMS = ("shape", "format", "limit", "cursor", "marks")
+RESERVED = frozenset((*_PARAMETERS, *_FORMS, "time", "value", "status", "age_s"))
+
+
 class Label(Strict):
     """A dimension that metrics share. Its values are those that a metric shows now, or a fixed list."""
 

@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.contracts.rows import write_cursor
+from app.catalog.entries import RESERVED
+from app.contracts.asking import _QUERY
+from app.contracts.rows import _OWN, write_cursor
 from app.errors import SourceTimeout, SourceUnavailable
 from tests.contract.app_under_test import EMPTY, LIVE, MINUTE, NOW, OPEN, Bench, bench, hang
 from tests.unit.frames import frame
@@ -190,8 +192,6 @@ async def test_67_68_pages_put_together_are_the_whole(at: Bench) -> None:
 
 
 async def test_67_a_page_beyond_the_end_is_empty_and_the_last(at: Bench) -> None:
-    from app.contracts.rows import write_cursor
-
     cursor = write_cursor(NOW - 180_000, NOW, 99)
     reply = await at.client.get(f"/v1/rows?{ASKED}&limit=2&cursor={cursor}")
     assert (reply.status_code, reply.json()["rows"], reply.json()["next_cursor"]) == (200, [], "")
@@ -353,6 +353,10 @@ async def test_a_body_over_the_limit_is_refused() -> None:
     async with made.client:
         reply = await made.client.post("/v1/rows", content=b'{"metric": "' + b"x" * 2000)
     assert (reply.status_code, reply.json()["message"]) == (400, "body: over 1024 bytes; at most 1024 bytes are allowed")
+
+
+def test_no_label_can_be_called_what_a_parameter_is_called() -> None:
+    assert {*_QUERY, *_OWN} <= RESERVED
 
 
 _NAMES = st.sampled_from(
