@@ -7,6 +7,7 @@
     │   ├── LimitExceeded       400  a limit that the caller can stay under
     │   ├── BodyTooLarge        400
     │   ├── NotAllowed          401  a key is missing, wrong or has expired
+    │   ├── HeadTooLarge        431
     │   ├── TooSlow             408  the request drips in
     │   └── TooBusy             429  the bridge has no room just now
     ├── SourceError             an upstream
@@ -89,6 +90,13 @@ class NotAllowed(RequestError):
 
     status = 401
     code = "not_allowed"
+
+
+class HeadTooLarge(RequestError):
+    """The request's first line and headers are over the limit."""
+
+    status = 431
+    code = "head_too_large"
 
 
 class TooSlow(RequestError):

@@ -19,7 +19,7 @@ from app.auth import Keys
 from app.contracts.deps import error_response
 from app.contracts.hot import Hot, request_id
 from app.contracts.telling import header_lines
-from app.errors import RequestError, TooBusy, TooSlow
+from app.errors import HeadTooLarge, RequestError, TooBusy, TooSlow
 from app.one_write import OneWrite
 
 _FIRST_LINE = re.compile(rb"(?:GET|HEAD|POST|OPTIONS) (/[^ ?\r\n]*)\??([^ \r\n]*) HTTP/1\.1\r\n")
@@ -27,6 +27,8 @@ _FIRST_LINE = re.compile(rb"(?:GET|HEAD|POST|OPTIONS) (/[^ ?\r\n]*)\??([^ \r\n]*
 _MORE = frozenset((b"transfer-encoding", b"expect", b"upgrade"))
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LENGTH_DIGITS = 10
+#: The parser copies what it has of a header with each piece that comes: a large one keeps the event loop busy for everybody.
+_MOST_HEAD = 1 << 16
 #: names of headers as they came, and in small letters; callers send the same few
 _NAMES: dict[bytes, bytes] = {}
 _MOST_NAMES = 1000
@@ -96,10 +98,13 @@ class Shedding(HttpToolsProtocol):
     rest: ClassVar[bytes]
     #: so long a request may take to come in: one that drips in holds a place that others need
     whole_s: ClassVar[float]
-    #: what is said to one that took longer
+    #: what is said to one that took longer, and to one whose head is too large
     late: ClassVar[tuple[bytes, bytes]]
+    large: ClassVar[tuple[bytes, bytes]]
 
     _between = True
+    _in_head = False
+    _head_bytes = 0
     _answered_s = 0.0
     _waiting: asyncio.TimerHandle | None = None
 
@@ -122,12 +127,21 @@ class Shedding(HttpToolsProtocol):
             if request is not None and ((full and self._refuse(request, data)) or (kept and self._served(request))):
                 return
         super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > _MOST_HEAD:
+                self._end(self.large)
 
     def on_message_begin(self) -> None:
         """A request has begun, and is the parser's until it is complete."""
-        self._between = False
-        self._waiting = self.loop.call_later(self.whole_s, self._too_slow)
+        self._between, self._in_head, self._head_bytes = False, True, 0
+        self._waiting = self.loop.call_later(self.whole_s, self._end, self.late)
         super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        self._in_head = False
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The next bytes are another request's."""
@@ -147,11 +161,13 @@ class Shedding(HttpToolsProtocol):
         if self._waiting is not None:
             self._waiting.cancel()
 
-    def _too_slow(self) -> None:
+    def _end(self, told: tuple[bytes, bytes]) -> None:
         """Nothing can be read behind half a request, so the connection goes with it (and the application's task)."""
         cycle: Any = self.cycle
+        if self.transport.is_closing():
+            return
         if not self.pipeline and (cycle is None or cycle.response_complete or not cycle.response_started):
-            self._write(*self.late)
+            self._write(*told)
         self.transport.close()
 
     def _idle(self) -> bool:
@@ -191,8 +207,10 @@ def protocol(admission: Admission, hot: Hot, keys: Keys, whole_s: float = 10.0) 
     """The protocol class for `uvicorn.Config(http=...)`."""
     first, rest = _ready(b"429 Too Many Requests", TooBusy("too many requests are under way; try again in a second"))
     slow = TooSlow(f"the request was not there as a whole within {whole_s:g}s; send it in one piece")
-    given = {"admission": admission, "hot": hot, "keys": keys, "first": first, "rest": rest, "whole_s": whole_s}
-    return type("SheddingHere", (Shedding,), given | {"late": _ready(b"408 Request Timeout", slow)})
+    given: dict[str, Any] = {"admission": admission, "hot": hot, "keys": keys, "first": first, "rest": rest, "whole_s": whole_s}
+    large = HeadTooLarge(f"the request's first line and headers are over {_MOST_HEAD} bytes")
+    given |= {"late": _ready(b"408 Request Timeout", slow), "large": _ready(b"431 Request Header Fields Too Large", large)}
+    return type("SheddingHere", (Shedding,), given)
 
 
 def _ready(status: bytes, failure: RequestError) -> tuple[bytes, bytes]:

@@ -20,7 +20,7 @@ from app.model import Result
 JSON = "application/json"
 
 #: what goes along with a status
-_TOLD = {429: {"Retry-After": "1"}, 503: {"Retry-After": "5"}, 408: {"Connection": "close"}}
+_TOLD = {429: {"Retry-After": "1"}, 503: {"Retry-After": "5"}, 408: {"Connection": "close"}, 431: {"Connection": "close"}}
 
 _T = TypeVar("_T")
 

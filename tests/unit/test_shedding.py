@@ -138,6 +138,18 @@ async def test_a_request_that_drips_in_gives_its_place_back_and_is_told_so(piece
     assert answer.endswith(b'"message":"the request was not there as a whole within 0.3s; send it in one piece"}}')
 
 
+async def test_a_head_that_does_not_end_is_refused_before_it_keeps_everybody_waiting() -> None:
+    async with serving(Admission(10, Telemetry())) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /livez HTTP/1.1\r\nX: ".ljust(65_537, b"a"))
+        async with asyncio.timeout(5):
+            answer = await reader.read(1000)
+        writer.close()
+        body = b"GET /livez HTTP/1.1\r\nContent-Length: 200000\r\n\r\n" + b"a" * 200_000
+        statuses = await say(port, body, body)
+    assert (answer.split()[1], b"over 65536 bytes" in answer, statuses) == (b"431", True, [200, 200])
+
+
 async def test_a_whole_request_is_not_cut_off_while_it_is_answered() -> None:
     admission = Admission(10, Telemetry())
     async with serving(admission, whole_s=0.2) as port:
