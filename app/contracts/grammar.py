@@ -141,7 +141,7 @@ def _split(text: str) -> list[str]:
     if text.startswith("["):
         try:
             parsed = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed = None
         if isinstance(parsed, list):
             return [str(item) for item in parsed if item is not None]

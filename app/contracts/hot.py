@@ -66,7 +66,7 @@ def panel_question(body: bytes, now_ms: int) -> Question | None:
         window = panel.range or _Window()
         to_ms = grammar.instant_ms(window.to, "range.to", now_ms, now_ms)
         from_ms = grammar.instant_ms(window.since, "range.from", now_ms, to_ms - _HOUR_MS)
-    except (msgspec.MsgspecError, UnicodeDecodeError, BadQuery):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, BadQuery):
         return None
     parts = (panel.targets, panel.maxDataPoints, panel.intervalMs, panel.filters, panel.adhocFilters, panel.scopedVars)
     return Question(("panel", *[bytes(part) for part in parts]), from_ms, to_ms)
