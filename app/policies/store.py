@@ -57,7 +57,9 @@ class Answers:
 
     def put(self, statement: Statement, frame: Frame, now_ms: int) -> None:
         """Keep an answer. What it supersedes (older windows of the same sliding range) goes, and what there is no room for."""
-        size = frame.size_bytes + _ENTRY_BYTES
+        # A caller's filters are as long as his body may be.
+        asked = sum(len(value) + 50 for matcher in statement.where for value in matcher.values)
+        size = frame.size_bytes + asked + _ENTRY_BYTES
         if size > self._most_bytes // 4:
             return  # one answer must not push out all others
         # The read is the catalogue's model; keeping answers must not keep it, or the asker's own wishes, alive.

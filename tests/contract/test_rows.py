@@ -306,6 +306,7 @@ WRONG = [
     ("metric=equity&from=now&to=now-1h", 400, ("from", "allowed: from < to")),
     ("metric=equity&from=0", 400, ("from, to", "at most 400 days")),
     ("metric=equity&from=yesterday", 400, ("from", "'yesterday'", "now-6h")),
+    (f"metric=equity&from=2023-{'0' * 1000}", 400, ("from", "now-6h")),
     ("metric=equity&step=0", 400, ("step", "'0'", "allowed: 1s or more")),
     ("metric=equity&step=60", 400, ("step", "'60'", "write 60s for seconds")),
     ("metric=equity&step=1x", 400, ("step", "'1x'", "allowed: 30s")),

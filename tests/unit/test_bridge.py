@@ -223,7 +223,7 @@ async def test_events_come_with_their_texts() -> None:
 
 async def test_of_more_events_than_fit_the_newest_are_shown_and_that_is_said() -> None:
     times = np.arange(MOST_EVENTS + 1, dtype=np.int64)
-    found = Frame(times, times * np.nan, ((),), (0, len(times)), {"title": tuple(map(str, times))})
+    found = Frame(times, np.full(len(times), np.nan), ((),), (0, len(times)), {"title": tuple(map(str, times))})
     result = await bridge(lake=found).events("failures", 0, 2000, (), 0.3)
     assert (result.frame.text["title"][0], result.frame.text["title"][-1]) == ("1", "1000")
     told = "failures: more than 1000 in this range; only the newest are shown, from 1970-01-01 00:00:00Z on"

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from app.errors import CircuitOpen, SourceError, SourceRejected, SourceTimeout, SourceUnavailable
-from app.model import Accept, Frame, Notice, Statement, TimeRange
+from app.model import Accept, Frame, Matcher, Notice, Statement, TimeRange
 from app.policies import Policy
 from app.policies.cache import Cached
 from app.telemetry import Telemetry
@@ -113,6 +113,15 @@ async def test_the_answers_used_longest_ago_go_first_when_room_is_short() -> Non
     for text in ("a", "b", "a", "c", "a", "b"):
         await fetch(statement(text))
     assert source.askings == 4
+
+
+async def test_the_room_that_long_filters_take_is_counted() -> None:
+    fetch = cached(Scripted(Frame()), Clock(), cache_bytes=1_000_000)
+    for number in range(50):
+        where = (Matcher("account", "=|", tuple(f"{number} {place}".ljust(1000) for place in range(100))),)
+        await fetch(replace(statement(), where=where))
+    kept = sum(len(value) for one in fetch.answers for matcher in one.statement.where for value in matcher.values)
+    assert (500_000 < kept < 1_000_000, fetch.answers.size_bytes < 1_000_000) == (True, True)
 
 
 MINUTE = 60_000
