@@ -26,8 +26,9 @@ _MOST_BODY = 1 << 16
 #: bodies of this type are refused, whatever is in them
 _FORM = b"multipart/"
 _RAW = msgspec.Raw(b"")
-#: longer ids are cut
+#: longer ids are cut, and what no header may have is taken out
 _MOST_ID = 128
+_CONTROL = bytes((*range(32), 127))
 #: among the encodings that a caller takes, unless it is named to be refused
 _GZIP = re.compile(rb"\bgzip\b(?!\s*;\s*[qQ]=0(?:\.0*)?\s*(?:,|$))")
 
@@ -91,8 +92,8 @@ def rows_question(query: bytes, accept: bytes, now_ms: int) -> Question | None:
 
 def request_id(headers: Headers) -> list[tuple[bytes, bytes]]:
     """The request's own id, as the answer says it back."""
-    given = headers.get(b"x-request-id")
-    return [(b"x-request-id", given[:_MOST_ID])] if given else []
+    given = headers.get(b"x-request-id", b"")[:_MOST_ID].translate(None, _CONTROL).strip()
+    return [(b"x-request-id", given)] if given else []
 
 
 class Hot:

@@ -72,6 +72,16 @@ async def test_an_answer_before_the_parser_is_the_answer_behind_it(two: Two, req
     assert (b"x-request-id: 4711" in found[0][0]) is (request_bytes is NAMED)
 
 
+async def test_an_id_comes_back_without_what_no_header_may_have(two: Two) -> None:
+    async with on_the_wire(two) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for one in (GET, NAMED.replace(b"4711", b"47\x00\x7f11\t")):
+            writer.write(one)
+            head, _ = await read(reader)
+        writer.close()
+    assert b"x-request-id: 4711" in head
+
+
 async def test_before_the_parser_too_only_a_key_opens(two: Two) -> None:
     key = b"tdsb_test"
     two.app.state.keys = Keys({"a": KeySettings(sha256=hashlib.sha256(key).hexdigest())}, two.clock)
