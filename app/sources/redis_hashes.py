@@ -39,6 +39,16 @@ class _Tabled(Form):
         above, below = self.divided(kept, len(where.keep), asking.statement.now_ms)
         return fold(Rows(times, where.place, above, below), where.label_sets, self.rule(asking))
 
+    def judged(self, notices: Sequence[Notice], found: Found, known: dict[str, Values], where: Placed) -> tuple[Notice, ...]:
+        """What does not parse spoils a figure that others are behind, too. Where it is alone its null says all."""
+        if not notices:
+            return ()
+        cells = {field: np.array([bool(cell) for cell in found.cells[field]]) for field in self.fields}
+        bad = np.any([np.isnan(known[field]) & cells[field] for field in self.fields], axis=0)[where.keep]
+        rows, bad_rows = (np.bincount(where.place[some], minlength=len(where.label_sets)) for some in (slice(None), bad))
+        spoilt = ((bad_rows > 0) & (bad_rows < rows)).any()
+        return tuple(notices) if spoilt else tuple(replace(notice, severity="info") for notice in notices)
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """As for every form; a rate needs events."""
         yield from super().problems()
@@ -66,7 +76,7 @@ class HashRead(_Tabled):
         known, notices = self.parsed(found.cells, self.key)
         where = self.places(found, asking)
         times = np.full(len(where.keep), asking.open_ms)
-        return told(self.folded(known, where, times, asking), notices)
+        return told(self.folded(known, where, times, asking), self.judged(notices, found, known, where))
 
 
 class HashesRead(_Tabled):
@@ -177,7 +187,7 @@ class HashesRead(_Tabled):
         known, notices = self.parsed(found.cells, self.hash)
         where = self.places(found, asking)
         outdated, told_old = self._outdated(found, where, asking)
-        notices = (*notices, *told_old)
+        notices = (*self.judged(notices, found, known, where), *told_old)
         if self.history:
             present = {field: np.where(outdated, np.nan, column[where.keep]) for field, column in known.items()}
             ids = [found.rows[row] for row in where.keep]

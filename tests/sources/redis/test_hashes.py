@@ -122,6 +122,13 @@ async def test_fields_that_do_not_parse_are_null_with_one_remark(server: RedisSe
     assert ask.frame.partial
 
 
+async def test_a_field_that_does_not_parse_spoils_nobody_elses_figure(server: RedisServer, ask: Asker) -> None:
+    accounts(server, A1={"equity": "secret?"}, A2={"equity": 30})
+    found = await ask({**ACCOUNTS, "field": "equity"}, by="account")
+    assert (found, ask.frame.partial) == ({"account=A1": {OPEN: None}, "account=A2": {OPEN: 30}}, False)
+    assert ask.remarks == ["account_state:{id}: equity does not parse 1 times; shown as null"]
+
+
 async def test_a_time_that_does_not_parse_is_null_with_a_remark(server: RedisServer, ask: Asker) -> None:
     accounts(server, A1={"seen": "yesterday"})
     assert await ask({**ACCOUNTS, "age_of": "seen", "aggregate": "max"}) == {"": {OPEN: None}}
