@@ -106,17 +106,19 @@ class Shedding(HttpToolsProtocol):
     _in_head = False
     _head_bytes = 0
     _answered_s = 0.0
-    _waiting: asyncio.TimerHandle | None = None
+    #: when the request that is coming in began; never where none is
+    _begun_s = float("inf")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own narrowing
         """A client is here, who may say nothing no longer than between two requests."""
         super().connection_made(transport)
         self.transport = OneWrite(transport, self.loop)
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._look = self.loop.call_later(self.whole_s, self._looked)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
-        self._came_in()
+        self._look.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -135,7 +137,7 @@ class Shedding(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request has begun, and is the parser's until it is complete."""
         self._between, self._in_head, self._head_bytes = False, True, 0
-        self._waiting = self.loop.call_later(self.whole_s, self._end, self.late)
+        self._begun_s = self.loop.time()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -146,8 +148,7 @@ class Shedding(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The next bytes are another request's."""
         super().on_message_complete()
-        self._between = True
-        self._came_in()
+        self._between, self._begun_s = True, float("inf")
 
     def timeout_keep_alive_handler(self) -> None:
         """The time is up, unless something was answered here in between."""
@@ -157,9 +158,13 @@ class Shedding(HttpToolsProtocol):
         else:
             super().timeout_keep_alive_handler()
 
-    def _came_in(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
+    def _looked(self) -> None:
+        """One timer a connection: a timer a request would cost each of them more than it does."""
+        left_s = self._begun_s + self.whole_s - self.loop.time()
+        if left_s <= 0:
+            self._end(self.late)
+        else:
+            self._look = self.loop.call_later(min(left_s, self.whole_s), self._looked)
 
     def _end(self, told: tuple[bytes, bytes]) -> None:
         """Nothing can be read behind half a request, so the connection goes with it (and the application's task)."""
