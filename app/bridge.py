@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from app.catalog import Catalogue, Limits, Plan, plan_events, plan_query
 from app.downsample import thin
 from app.errors import BridgeError, LimitExceeded, SourceError, SourceTimeout, SourceUnavailable
@@ -22,6 +24,7 @@ from app.model import (
     Query,
     Result,
     Statement,
+    Status,
     age_text,
     instant_text,
 )
@@ -29,6 +32,8 @@ from app.splice import cut, newest, seam_ms, splice
 from app.telemetry import Telemetry
 
 _VALUES_WINDOW_MS = 24 * 3600 * 1000
+#: events in one answer; a read need not bring more than one more
+MOST_EVENTS = 1000
 #: of a request's time, for what stands in once a source has used up its own
 _RESERVE_S = 0.25
 #: a coarser step: how much, from how many buckets on, and after which share of the time it is asked for too
@@ -40,6 +45,8 @@ _MUCH_FASTER_S = 0.002
 _TURNS = 20
 #: the newest answer's share in what a source usually takes
 _LATELY = 0.2
+#: up to so many steps, or resolutions of the metric, back a value is an alert's "now" where nobody tells of now
+_NOW_STEPS, _NOW_RESOLUTIONS = 2, 6
 #: an answer's ages are whole milliseconds
 _ROUNDING_MS = 1
 
@@ -121,9 +128,16 @@ class Bridge:
         if part.frame is None:
             return Result(query, error=part.asked.error, status="error", asked=(part.asked,))
         stale = _stale((part,), self.clock())
-        shown = cut(part.frame, statement.range.from_ms, statement.range.to_ms).remark(*stale)
+        found = cut(part.frame, statement.range.from_ms, statement.range.to_ms)
+        shown, left_out = _newest_events(found, name)
+        status: Status = "partial" if left_out or found.partial else "stale" if stale else "fresh"
         return Result(
-            query, shown, status="stale" if stale else "fresh", range=statement.range, asked=(part.asked,), age_s=part.asked.age_s
+            query,
+            shown.remark(*stale, *left_out),
+            status=status,
+            range=statement.range,
+            asked=(part.asked,),
+            age_s=part.asked.age_s,
         )
 
     async def values(self, label: str, where: tuple[Matcher, ...], budget_s: float) -> tuple[list[str], Result | None]:
@@ -257,6 +271,14 @@ def _ran_out_of_time(parts: Sequence[Part]) -> bool:
     return (isinstance(main.asked.error, SourceTimeout) and len(parts) < 3) or main.asked.stale is not None
 
 
+def _newest_events(frame: Frame, name: str) -> tuple[Frame, tuple[Notice, ...]]:
+    if len(frame) <= MOST_EVENTS:
+        return frame, ()
+    kept = frame.at(np.arange(len(frame) - MOST_EVENTS, len(frame)))
+    text = f"{name}: more than {MOST_EVENTS} in this range; only the newest are shown, from {instant_text(int(kept.time[0]))} on"
+    return kept, (Notice("warning", text),)
+
+
 def _said_coarser(result: Result, plan: Plan) -> Result:
     fine, coarse = plan.range.step_ms / 1000, result.range.step_ms / 1000
     text = f"{plan.metric.name}: step {coarse:g}s in place of {fine:g}s, which could not be had within the request's time limit"
@@ -284,7 +306,7 @@ def assemble(plan: Plan, parts: Sequence[Part], now_ms: int, done_ms: int | None
         return Result(
             plan.query, error=SourceUnavailable(plan.metric.name, reason), status="error", range=plan.range, asked=asked
         )
-    shown = _shown(plan, frame, bool(stale))
+    shown = _shown(plan, frame, bool(stale), now_ms)
     oldest_ms = min((found.asked_ms for found in frames.values()), default=now_ms)
     return Result(
         plan.query,
@@ -338,15 +360,28 @@ def _stale(parts: Sequence[Part], done_ms: int) -> tuple[Notice, ...]:
     )
 
 
-def _shown(plan: Plan, frame: Frame, stale: bool) -> Frame:
+def _shown(plan: Plan, frame: Frame, stale: bool, now_ms: int) -> Frame:
     """The rows of the range, thinned, or the newest of each series. Of a stale answer whose last values lie before the range
     they are shown all the same, at their own time: a blank panel would say less."""
+    if plan.query.strict and plan.query.instant:
+        return _now(plan, frame, now_ms)
     inside = cut(frame, plan.range.from_ms, plan.range.to_ms)
     if stale and not len(inside) and len(frame):
         inside = newest(cut(frame, 0, plan.range.to_ms))
     if plan.thin_ms:
         inside = thin(inside, plan.thin_ms)
     return newest(inside) if plan.query.instant else inside
+
+
+def _now(plan: Plan, frame: Frame, now_ms: int) -> Frame:
+    """An alert's newest values. It compares them without looking at their time: what ended before is no value of now, and where
+    the newest is known to have none (no margin is used any more) an older one is not the truth. What Redis tells of now is in the
+    open bucket."""
+    back_ms = max(_NOW_STEPS * plan.range.step_ms, _NOW_RESOLUTIONS * plan.metric.entry.resolution_s * 1000)
+    since_ms = min(now_ms, plan.range.to_ms) - back_ms
+    if plan.live is not None and plan.metric.sampled:
+        since_ms = plan.range.to_ms - plan.range.step_ms
+    return newest(cut(frame, since_ms, plan.range.to_ms), null_too=True)
 
 
 def _joined(plan: Plan, frames: Mapping[PartName, Frame], now_ms: int) -> tuple[Frame, tuple[Notice, ...]]:

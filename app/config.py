@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from app.auth import AuthSettings
 from app.backup import BackupSettings, Standings, configured
@@ -170,6 +170,9 @@ def settings_from(values: dict[str, Any], place: str, secrets: Path | None = Non
         )
     except ValidationError as problem:
         raise ConfigError([_problem(place, error) for error in problem.errors(include_url=False)]) from problem
+    except SettingsError as problem:  # its text names the field, not the value
+        text = f"{problem}; allowed: JSON, or BRIDGE_SECTION__KEY=... for one key"
+        raise ConfigError([Problem("the environment", "", text)]) from problem
 
 
 def _readable(secrets: Path | str | None) -> Path | str | None:

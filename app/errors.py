@@ -7,6 +7,8 @@
     │   ├── LimitExceeded       400  a limit that the caller can stay under
     │   ├── BodyTooLarge        400
     │   ├── NotAllowed          401  a key is missing, wrong or has expired
+    │   ├── HeadTooLarge        431
+    │   ├── TooSlow             408  the request drips in
     │   └── TooBusy             429  the bridge has no room just now
     ├── SourceError             an upstream
     │   ├── SourceTimeout       504
@@ -88,6 +90,20 @@ class NotAllowed(RequestError):
 
     status = 401
     code = "not_allowed"
+
+
+class HeadTooLarge(RequestError):
+    """The request's first line and headers are over the limit."""
+
+    status = 431
+    code = "head_too_large"
+
+
+class TooSlow(RequestError):
+    """The request is not there in time."""
+
+    status = 408
+    code = "too_slow"
 
 
 class TooBusy(RequestError):

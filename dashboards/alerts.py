@@ -63,6 +63,19 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             says=f"Account {{{{ .Labels.account }}}}: drawdown {_VALUE} %",
             does="Over 20 %: the trade system throttles this account.",
         ),
+        Rule(
+            name="tds-account-silent",
+            title="An account's figures are not written any more",
+            metric="account_age",
+            by=("account",),
+            than="gt",
+            limit=60,
+            lasts="30s",
+            severity="critical",
+            no_data="Alerting",
+            says=f"Account {{{{ .Labels.account }}}}: last written {_VALUE} s ago",
+            does="Nobody watches its margin and drawdown: look at its terminal. No account at all is this alert, too.",
+        ),
     ),
     "instance": (
         Rule(

@@ -36,6 +36,7 @@ LIMITS: Mapping[str, Steps] = {
     "result_backlog": ((None, GOOD), (100, WARN)),
     "signals_failed": ((None, GOOD), (0.001, WARN)),
     "connection_errors": ((None, GOOD), (0.001, WARN)),
+    "account_age": ((None, GOOD), (20, WARN), (60, BAD)),
     "heartbeat_age": ((None, GOOD), (20, WARN), (30, BAD)),
     "socket_failures": ((None, GOOD), (0.001, WARN)),
     "cpu_usage": ((None, GOOD), (80, BAD)),

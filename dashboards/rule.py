@@ -2,8 +2,7 @@
 series, C compares it with the limit.
 
 - The newest value is asked for as one row a label set, without a time (`instant`). Such a row is a figure in every Grafana from 9
-  on, nothing is lined up by time, and an account without a figure (no margin is used: no margin level) is left out. It keeps its
-  last one for the minute that is asked for, not longer.
+  on, nothing is lined up by time, and an account without a figure (no margin is used: no margin level) is left out, at once.
 - Nothing here has a `$`: a rule has neither the dashboards' variables nor an interval, and Grafana takes `$name` in a provisioned
   file for its environment (in most versions from 9 to 13 that is so for a rule's texts). So the range is relative, and texts say
   `.Labels.account` for `$labels.account`.

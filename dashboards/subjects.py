@@ -71,7 +71,7 @@ def account(catalogue: Catalogue) -> Board:
         panels.worst("drawdown", "account", "max", "Drawdown, worst account"),
         panels.value("margin_level", title="Margin level, all together", note=_CALCULATED),
     ]
-    metrics = ("equity", "balance", "margin", "free_margin", "margin_level", "floating_pnl", "drawdown")
+    metrics = ("equity", "balance", "margin", "free_margin", "margin_level", "floating_pnl", "drawdown", "account_age")
     board.head(8, stats, (panels.state(*metrics), 6))
     board.row("Over time")
     board.line(

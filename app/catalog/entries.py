@@ -19,6 +19,12 @@ Aggregate = Literal["sum", "avg", "min", "max", "count", "quantile", "ratio"]
 OverTime = Literal["last", "sum", "avg", "max", "rate", "quantile", "ratio"]
 
 
+#: What no label can be called: a label's name is a parameter of `/v1/rows` and a column of its answer, beside these.
+_PARAMETERS = ("metric", "from", "to", "step", "by", "where", "instant", "maxDataPoints", "refId", "timeout", "label", "name")
+_FORMS = ("shape", "format", "limit", "cursor", "marks")
+RESERVED = frozenset((*_PARAMETERS, *_FORMS, "time", "value", "status", "age_s"))
+
+
 class Label(Strict):
     """A dimension that metrics share. Its values are those that a metric shows now, or a fixed list."""
 
@@ -144,6 +150,6 @@ def unknown(what: str, name: str, allowed: Iterable[str]) -> UnknownName:
     names = sorted(allowed)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if near:
-        return UnknownName(f"{what} {name!r} is not known; nearest: {', '.join(near)}")
+        return UnknownName(f"{what} {name[:60]!r} is not known; nearest: {', '.join(near)}")
     listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return UnknownName(f"{what} {name!r} is not known; allowed: {listed or 'none'}")
+    return UnknownName(f"{what} {name[:60]!r} is not known; allowed: {listed or 'none'}")

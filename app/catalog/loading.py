@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from app.catalog.entries import Catalogue, CatalogueFile, Event, EventEntry, Label, Metric, MetricEntry
+from app.catalog.entries import RESERVED, Catalogue, CatalogueFile, Event, EventEntry, Label, Metric, MetricEntry
 from app.errors import ConfigError, Problem
 from app.sources import READS
 from app.sources.base import Read
@@ -77,6 +77,9 @@ class _Loading:
             return
         for name, label in parsed.labels.items():
             self.claim(file, f"labels.{name}", f"label {name}")
+            if name in RESERVED or name.startswith("_"):
+                what = "begins with _, as what callers add against caches" if name.startswith("_") else "is a parameter or column"
+                self.problems.append(Problem(file, f"labels.{name}", f"{what} of /v1/rows; another name is needed"))
             self.labels[name] = label
         for name, entry in parsed.metrics.items():
             self.add_metric(file, name, parsed.group, entry)

@@ -164,6 +164,9 @@ def _step(metric: Metric, query: Query, limits: Limits) -> tuple[int, tuple[Noti
         return _auto_step_s(metric, query, limits) * 1000, ()
     if query.step_ms < 1:
         raise BadQuery(f"step: {query.step_ms} ms is not allowed; allowed: a duration of 1s or more, or auto")
+    if query.step_ms > limits.max_range_s * 1000:
+        # Its one bucket would be asked for as a whole.
+        raise LimitExceeded(f"step: {query.step_ms / _DAY_S / 1000:.6g} days; at most {limits.max_range_s / _DAY_S:g} days")
     step_s = -(-query.step_ms // (1000 * resolution_s)) * resolution_s
     if step_s * 1000 == query.step_ms:
         return query.step_ms, ()

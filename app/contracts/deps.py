@@ -21,6 +21,9 @@ from app.turns import gently
 
 JSON = "application/json"
 
+#: what goes along with a status
+_TOLD = {429: {"Retry-After": "1"}, 503: {"Retry-After": "5"}, 408: {"Connection": "close"}, 431: {"Connection": "close"}}
+
 _T = TypeVar("_T")
 
 
@@ -128,5 +131,4 @@ def _json(text: bytes, status: int, headers: dict[str, str] | None) -> Response:
 def error_response(failure: BridgeError, headers: dict[str, str] | None = None) -> Response:
     """The one shape of every error body; Grafana shows `message`, its connection test `error`."""
     content = {"message": failure.message, "error": {"code": failure.code, "message": failure.message}}
-    retry = {"Retry-After": "1"} if failure.status == 429 else {"Retry-After": "5"} if failure.status == 503 else {}
-    return json_response(content, failure.status, {**retry, **(headers or {})})
+    return json_response(content, failure.status, {**_TOLD.get(failure.status, {}), **(headers or {})})

@@ -79,12 +79,13 @@ def _datapoints(bridge: Bridge, result: Result, several: bool) -> Iterator[bytes
 def _table(bridge: Bridge, target: Target, results: Sequence[Result]) -> dict[str, Any]:
     """One table: time, metric where there are several, the labels, value."""
     by = target.queries[0].by if target.queries else ()
-    _, unit = title_and_unit(bridge.catalogue, results[0].query.metric)
+    units = {title_and_unit(bridge.catalogue, result.query.metric)[1] for result in results}
+    unit = {"unit": units.pop()} if len(units) == 1 else {}  # else no cell is shown in another one's
     rows = orjson.Fragment(b"".join(json_arrays(long_table(results, by))))
     columns = [
         {"text": "time", "type": "time"},
         *({"text": name, "type": "string"} for name in ("metric", *by)),
-        {"text": "value", "type": "number", "unit": unit},
+        {"text": "value", "type": "number", **unit},
     ]
     notices = [notice for result in results for notice in notice_objects(all_notices(result))]
     meta = {"notices": notices} if notices else {}

@@ -22,8 +22,10 @@ _ESCAPED = re.compile(r"\\([^A-Za-z0-9\s])")
 _SECONDS_BELOW = 100_000_000_000
 #: What Grafana writes for "no restriction", beside an empty text.
 _ALL = ("$__all", "__all")
+_LONGEST_INSTANT = 60
 _INSTANT_FORMS = "epoch ms or s, ISO 8601 (2026-01-31T12:00:00Z), now, now-6h"
-_MOST_MS = 253_402_300_799_000
+#: the end of the year 9999
+MOST_MS = 253_402_300_799_000
 
 
 def unset(text: object) -> bool:
@@ -36,15 +38,17 @@ def instant_ms(value: object, field: str, now_ms: int, default_ms: int) -> int:
     if unset(value):
         return default_ms
     text = str(value).strip()
-    if text[4:5] == "-" and (plain := _iso_ms(text)) is not None and 0 <= plain <= _MOST_MS:
+    if len(text) > _LONGEST_INSTANT:
+        raise BadQuery(f"{field}: {text[:60]!r} is not a time; allowed: {_INSTANT_FORMS}")
+    if text[4:5] == "-" and (plain := _iso_ms(text)) is not None and 0 <= plain <= MOST_MS:
         return plain  # what Grafana sends, found first
     relative = _RELATIVE.fullmatch(text)
-    if relative is not None:
-        return _relative_ms(relative, now_ms)
-    found = _epoch_ms(text) if not isinstance(value, bool) else None
+    found = _relative_ms(relative, now_ms) if relative is not None else None
+    if found is None and not isinstance(value, bool):
+        found = _epoch_ms(text)
     if found is None:
         found = _iso_ms(text)
-    if found is None or not 0 <= found <= _MOST_MS:
+    if found is None or not 0 <= found <= MOST_MS:
         raise BadQuery(f"{field}: {text[:60]!r} is not a time; allowed: {_INSTANT_FORMS}")
     return found
 
@@ -140,7 +144,7 @@ def _split(text: str) -> list[str]:
     if text.startswith("["):
         try:
             parsed = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed = None
         if isinstance(parsed, list):
             return [str(item) for item in parsed if item is not None]

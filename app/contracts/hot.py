@@ -23,11 +23,14 @@ from app.telemetry import SECONDS, Telemetry
 _HOUR_MS = 3_600_000
 #: larger bodies are no panel's
 _MOST_BODY = 1 << 16
+#: bodies of this type are refused, whatever is in them
+_FORM = b"multipart/"
 _RAW = msgspec.Raw(b"")
-#: longer ids are cut
+#: longer ids are cut, and what no header may have is taken out
 _MOST_ID = 128
+_CONTROL = bytes((*range(32), 127))
 #: among the encodings that a caller takes, unless it is named to be refused
-_GZIP = re.compile(rb"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))")
+_GZIP = re.compile(rb"\bgzip\b(?!\s*;\s*[qQ]=0(?:\.0*)?\s*(?:,|$))")
 
 #: a request's headers by their names in small letters
 Headers = Mapping[bytes, bytes]
@@ -64,7 +67,7 @@ def panel_question(body: bytes, now_ms: int) -> Question | None:
         window = panel.range or _Window()
         to_ms = grammar.instant_ms(window.to, "range.to", now_ms, now_ms)
         from_ms = grammar.instant_ms(window.since, "range.from", now_ms, to_ms - _HOUR_MS)
-    except (msgspec.MsgspecError, UnicodeDecodeError, BadQuery):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, BadQuery):
         return None
     parts = (panel.targets, panel.maxDataPoints, panel.intervalMs, panel.filters, panel.adhocFilters, panel.scopedVars)
     return Question(("panel", *[bytes(part) for part in parts]), from_ms, to_ms)
@@ -89,8 +92,8 @@ def rows_question(query: bytes, accept: bytes, now_ms: int) -> Question | None:
 
 def request_id(headers: Headers) -> list[tuple[bytes, bytes]]:
     """The request's own id, as the answer says it back."""
-    given = headers.get(b"x-request-id")
-    return [(b"x-request-id", given[:_MOST_ID])] if given else []
+    given = headers.get(b"x-request-id", b"")[:_MOST_ID].translate(None, _CONTROL).strip()
+    return [(b"x-request-id", given)] if given else []
 
 
 class Hot:
@@ -108,7 +111,8 @@ class Hot:
         """Head (without its last line) and body of the answer to a request for a kept route; None where none is at hand."""
         begun_s, now_ms = time.perf_counter(), self._ready.clock()
         if path == b"/json/query":
-            question = panel_question(body, now_ms) if 0 < len(body) <= _MOST_BODY else None
+            plain = 0 < len(body) <= _MOST_BODY and not headers.get(b"content-type", b"").startswith(_FORM)
+            question = panel_question(body, now_ms) if plain else None
         else:
             question = rows_question(query, headers.get(b"accept", b""), now_ms)
         answer = self._ready.find(question, now_ms) if question is not None else None
@@ -133,7 +137,7 @@ class Hot:
     async def _panel(self, scope: Scope, receive: Receive, send: Send) -> Receive | None:
         begun_s = time.perf_counter()
         body, read = await _body(receive)
-        if body:
+        if body and not any(value.startswith(_FORM) for name, value in scope["headers"] if name == b"content-type"):
             question = panel_question(body, self._ready.clock())
             if question is not None and await self._sent(question, scope, send, begun_s):
                 return None
@@ -141,7 +145,8 @@ class Hot:
 
     async def _rows(self, scope: Scope, receive: Receive, send: Send) -> Receive | None:
         begun_s = time.perf_counter()
-        accept = b"".join([value for name, value in scope["headers"] if name == b"accept"])
+        # The first of several, as everywhere.
+        accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
         question = rows_question(scope["query_string"], accept, self._ready.clock())
         if question is not None and await self._sent(question, scope, send, begun_s):
             return None

@@ -131,7 +131,7 @@ def read_cursor(text: str) -> tuple[int, int, int]:
         from_ms, to_ms, offset = (int(part) for part in found)
     except (ValueError, TypeError, binascii.Error):
         raise BadQuery(f"cursor: {text[:60]!r} is not one of ours; allowed: the next_cursor of the page before") from None
-    if offset < 0:
+    if offset < 0 or not 0 <= from_ms <= to_ms <= grammar.MOST_MS:
         raise BadQuery(f"cursor: {text[:60]!r} is not one of ours; allowed: the next_cursor of the page before")
     return from_ms, to_ms, offset
 

@@ -266,9 +266,10 @@ class Breaker:
             self._shapes[shape].left()
 
     def _remember(self, shape: Hashable, failure: SourceError) -> None:
-        self._wrong[shape] = (self._now_s() + _WRONG_S, failure)
+        now_s = self._now_s()
+        self._wrong[shape] = (now_s + _WRONG_S, failure)
         self._wrong.move_to_end(shape)
-        if len(self._wrong) > _SHAPES:
+        while len(self._wrong) > _SHAPES or next(iter(self._wrong.values()))[0] <= now_s:
             self._wrong.popitem(last=False)
 
     def _shape(self, shape: Hashable) -> Circuit:

@@ -114,8 +114,13 @@ class Cached:
         return await self._asked(statement, older, now_ms)
 
     def _serves(self, kept: Kept, statement: Statement, now_ms: int) -> bool:
-        """Whether it is fresh, the newest that there is, and asked for as a whole where an alert asks."""
-        return now_ms < kept.fresh_to_ms and not self._overtaken(kept) and not (kept.frame.pieced and statement.lane == "alert")
+        """Whether it is fresh (a clock that was set back makes nothing so), the newest that there is, and asked for as a whole
+        where an alert asks."""
+        return (
+            kept.frame.asked_ms <= now_ms < kept.fresh_to_ms
+            and not self._overtaken(kept)
+            and not (kept.frame.pieced and statement.lane == "alert")
+        )
 
     def _overtaken(self, kept: Kept) -> bool:
         """Whether it ends early, and the source has published more since."""
@@ -125,7 +130,7 @@ class Cached:
     def load(self, answers: Iterable[tuple[Statement, Frame]]) -> None:
         """Keep answers of an earlier life; none of them is fresh."""
         for statement, frame in answers:
-            if self._clock() - frame.asked_ms < self._numbers.stale_s * 1000:
+            if 0 <= self._clock() - frame.asked_ms < self._numbers.stale_s * 1000:
                 self._keep(statement, replace(frame, fresh_to_ms=0))
 
     async def close(self) -> None:
@@ -214,7 +219,7 @@ class Cached:
         if frame.partial or (self._numbers.stale_s <= 0 and self._numbers.fresh_s <= 0):
             return
         known = self.answers.get(statement.key)
-        if known is not None and known.frame.asked_ms > frame.asked_ms:
+        if known is not None and frame.asked_ms < known.frame.asked_ms <= self._clock():
             return
         before = self.answers.evicted
         self.answers.put(statement, frame if frame.stale is None else replace(frame, stale=None), self._clock())
@@ -224,7 +229,7 @@ class Cached:
     def _older(self, statement: Statement, now_ms: int) -> Kept | None:
         if self._numbers.stale_s <= 0:
             return None
-        return self.answers.older(statement, now_ms - round(self._numbers.stale_s * 1000))
+        return self.answers.older(statement, now_ms - round(self._numbers.stale_s * 1000), now_ms)
 
     def _only_kept(self, statement: Statement, now_ms: int) -> Frame:
         older = self._older(statement, now_ms)

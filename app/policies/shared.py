@@ -16,6 +16,8 @@ from app.policies.packing import VERSION, pack, question, unpack
 from app.telemetry import Telemetry
 
 _POLL_S = (0.01, 0.03)
+#: by as much the clocks of replicas may differ
+_CLOCKS_APART_MS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ class SharedNumbers(Protocol):
 class Shared:
     """Takes a fresh answer from the shelf; else asks under a lease and puts the answer there; else waits for who holds the lease.
 
-    `fingerprint` tells differently configured sources apart. An answer whose question is not ours, letter by letter, is none.
+    `fingerprint` tells differently configured sources apart. An answer whose question is not ours, letter by letter, is none, nor
+    is one that was asked in our future: whose clock is ahead, of his answers we cannot tell how old they are.
     """
 
     def __init__(
@@ -117,7 +120,9 @@ class Shared:
             statement, frame = unpack(found.packed)
         except ValueError:
             return None
-        return frame if orjson.dumps(question(statement)) == asked else None
+        if frame.asked_ms > self._clock() + _CLOCKS_APART_MS or orjson.dumps(question(statement)) != asked:
+            return None
+        return replace(frame, asked_ms=min(frame.asked_ms, self._clock()))
 
     async def _ask(self, statement: Statement, name: str, token: int, older: Frame | None) -> Frame:
         asked_ms = self._clock()

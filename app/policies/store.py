@@ -57,7 +57,9 @@ class Answers:
 
     def put(self, statement: Statement, frame: Frame, now_ms: int) -> None:
         """Keep an answer. What it supersedes (older windows of the same sliding range) goes, and what there is no room for."""
-        size = frame.size_bytes + _ENTRY_BYTES
+        # A caller's filters are as long as his body may be.
+        asked = sum(len(value) + 50 for matcher in statement.where for value in matcher.values)
+        size = frame.size_bytes + asked + _ENTRY_BYTES
         if size > self._most_bytes // 4:
             return  # one answer must not push out all others
         # The read is the catalogue's model; keeping answers must not keep it, or the asker's own wishes, alive.
@@ -71,8 +73,8 @@ class Answers:
             self._drop(next(iter(self._kept)))
             self.evicted += 1
 
-    def older(self, statement: Statement, asked_after_ms: int) -> Kept | None:
-        """The answer that stands in best: of this shape, asked late enough, covering most of the window; the newest of such.
+    def older(self, statement: Statement, asked_after_ms: int, now_ms: int) -> Kept | None:
+        """The answer that stands in best: of this shape, asked late enough and not after now, covering most of the window.
 
         A live answer whose one bucket has passed covers nothing of the window and still stands in: it is the last that is known.
         """
@@ -81,7 +83,7 @@ class Answers:
         usable = [
             kept
             for kept in self.shaped(statement)
-            if kept.frame.asked_ms >= asked_after_ms
+            if asked_after_ms <= kept.frame.asked_ms <= now_ms
             and kept.range.from_ms < asked.to_ms
             and kept.range.to_ms > asked.from_ms - reach_ms
         ]

@@ -195,7 +195,8 @@ def pattern(text: str) -> Callable[[str], bool]:
         options.log_errors = False
         compiled = re2.compile(text, options)
     except re2.error as problem:
-        raise BadQuery(f"filter: {text!r} is not a regular expression that RE2 accepts: {problem}") from problem
+        reason = problem.args[0].decode("utf-8", "replace") if isinstance(problem.args[0], bytes) else str(problem)
+        raise BadQuery(f"filter: {text!r} is not a regular expression that RE2 accepts: {reason}") from problem
     return lambda value: compiled.fullmatch(value) is not None
 
 

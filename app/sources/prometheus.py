@@ -105,8 +105,10 @@ class PrometheusRead(Read):
     query: str
 
     def statement(self, ask: Ask) -> Statement:
-        """The template as it stands: the source fills it in, because an order filter needs the labels' values first."""
-        return Statement(self.source, ask.metric, self.query, (), ask.range, ask.by, ask.where, self, ask.now_ms)
+        """The template as it stands: the source fills it in, because an order filter needs the labels' values first. What the
+        labels are called here is part of the question, too."""
+        words = (("labels", tuple(sorted(self.labels.items()))),)
+        return Statement(self.source, ask.metric, self.query, words, ask.range, ask.by, ask.where, self, ask.now_ms)
 
     @property
     def sliceable(self) -> bool:

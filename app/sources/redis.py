@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, SecretStr, Tag
 
-from app.errors import SourceOverloaded
+from app.errors import SourceOverloaded, SourceUnavailable
 from app.model import Frame, Statement
 from app.sources import base
 from app.sources.base import Memory, SourceConfig
@@ -108,12 +108,15 @@ class RedisSource:
         await self._wire.renew()
 
     async def ping(self) -> str:
-        """`Redis` and its version, where it tells that to us; notes the server's memory. Raises SourceError."""
+        """`Redis` and its version, where it tells that to us; notes the server's memory. Raises SourceError, also for a replica
+        that goes on serving what its master had."""
         before_ms = base.wall_ms()
         # MISCONF: it cannot save to its disk and refuses writers, and PING with them; readers are served.
         missing = ("unknown command", "no permissions", "MISCONF")
         _, now, info = await self._wire.ask([("PING",), ("TIME",), ("INFO",)], missing=missing)
         facts = _facts(info)
+        if facts.get("role") == "slave" and facts.get("master_link_status") == "down":
+            raise SourceUnavailable(self.name, "is a replica that has lost its master: what it has is old")
         self.skew_s = base.skew_s(int(now[0]) * 1000 + int(now[1]) / 1000, before_ms) if now else None
         self.warning = _memory_warning(facts)
         if "run_id" in facts:

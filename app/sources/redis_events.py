@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from app.model import Frame, Notice, Times, Values, frame_of_runs, instant_text
+from app.model import Frame, Notice, Times, Values, instant_text
 from app.sources.base import Strict
 from app.sources.redis_fold import Rows, fold
 from app.sources.redis_parse import Cell, pairs, text
-from app.sources.redis_reads import Asking, Form, Text, cut, placed
+from app.sources.redis_reads import Asking, Form, Text, cut, placed, told
 from app.sources.redis_wire import Reply
 
 Entry = Mapping[bytes, bytes]
@@ -111,7 +111,7 @@ class EventsRead(Form):
         above, below = self._shares_or_values(events, known)
         step_ms = asking.statement.range.step_ms
         rows = Rows((events.time // step_ms * step_ms)[where.keep], where.place, above[where.keep], below[where.keep])
-        return frame_of_runs(fold(rows, where.label_sets, self.rule(asking)), notices=(*notices, *remarks))
+        return told(fold(rows, where.label_sets, self.rule(asking)), (*notices, *remarks))
 
     def _shares_or_values(self, events: Events, known: Mapping[str, Values]) -> tuple[Values, Values]:
         count = len(events.entries)

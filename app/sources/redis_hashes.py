@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from app.model import Frame, Notice, Times, Values, frame_of_runs
+from app.model import Flags, Frame, Notice, Times, Values
+from app.sources.redis_asof import AsOf
 from app.sources.redis_fold import COUNTING, Rows, fold
 from app.sources.redis_history import OverTime, lookback_ms, sampled
 from app.sources.redis_members import Found, Hashes, Members, Run, Zeros, members_of, with_zeros
 from app.sources.redis_parse import text
-from app.sources.redis_reads import ID, Asking, Form, Placed, placed, unparsed
+from app.sources.redis_reads import ID, Asking, Form, Placed, placed, told, unparsed
 from app.sources.redis_wire import Command, Reply
 
 
@@ -36,6 +38,16 @@ class _Tabled(Form):
         kept = {field: column[where.keep] for field, column in known.items()}
         above, below = self.divided(kept, len(where.keep), asking.statement.now_ms)
         return fold(Rows(times, where.place, above, below), where.label_sets, self.rule(asking))
+
+    def judged(self, notices: Sequence[Notice], found: Found, known: dict[str, Values], where: Placed) -> tuple[Notice, ...]:
+        """What does not parse spoils a figure that others are behind, too. Where it is alone its null says all."""
+        if not notices:
+            return ()
+        cells = {field: np.array([bool(cell) for cell in found.cells[field]]) for field in self.fields}
+        bad = np.any([np.isnan(known[field]) & cells[field] for field in self.fields], axis=0)[where.keep]
+        rows, bad_rows = (np.bincount(where.place[some], minlength=len(where.label_sets)) for some in (slice(None), bad))
+        spoilt = ((bad_rows > 0) & (bad_rows < rows)).any()
+        return tuple(notices) if spoilt else tuple(replace(notice, severity="info") for notice in notices)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """As for every form; a rate needs events."""
@@ -64,7 +76,7 @@ class HashRead(_Tabled):
         known, notices = self.parsed(found.cells, self.key)
         where = self.places(found, asking)
         times = np.full(len(where.keep), asking.open_ms)
-        return frame_of_runs(self.folded(known, where, times, asking), notices=notices)
+        return told(self.folded(known, where, times, asking), self.judged(notices, found, known, where))
 
 
 class HashesRead(_Tabled):
@@ -87,6 +99,8 @@ class HashesRead(_Tabled):
     counters: a fall is a restart from 0, and the sample before the bucket is the base. Rate is per second between samples.
     Without either the read knows the present only: one point per label set at the open bucket.
 
+    `as_of: {field: last_updated_at, current_s: 60}`: hashes that were not written for that long have no value of now (`AsOf`).
+
     An index with more than `max_members` is cut to its newest (zset) with a warning. A filter on a label that is `$id` saves
     reading the other hashes.
     """
@@ -99,6 +113,11 @@ class HashesRead(_Tabled):
     history: str | None = None
     over_time: OverTime = "last"
     zeros: Zeros | None = None
+    as_of: AsOf | None = None
+
+    def fields_for(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """The hash fields for the value, these labels, and the time of writing."""
+        return tuple(dict.fromkeys((*super().fields_for(labels), *([self.as_of.field] if self.as_of else []))))
 
     @property
     def ranged(self) -> bool:  # type: ignore[override]  # here it depends on the options, in other reads on the class
@@ -120,7 +139,7 @@ class HashesRead(_Tabled):
             since_ms = members.since_ms if self.ranged else asking.open_ms
             buckets = np.arange(since_ms, asking.statement.range.to_ms, asking.statement.range.step_ms)
             runs = with_zeros(runs, self.zeros.label_sets(asking, zero_ids, zeros, of_zeros), buckets)
-        return frame_of_runs(runs, notices=(*members.notices, *notices))
+        return told(runs, (*members.notices, *notices))
 
     async def _members(self, asking: Asking) -> tuple[Members, list[bytes]]:
         commands = [self._index_command(asking)]
@@ -167,16 +186,25 @@ class HashesRead(_Tabled):
     ) -> tuple[list[Run], tuple[Notice, ...]]:
         known, notices = self.parsed(found.cells, self.hash)
         where = self.places(found, asking)
+        outdated, told_old = self._outdated(found, where, asking)
+        notices = (*self.judged(notices, found, known, where), *told_old)
         if self.history:
-            present = {field: column[where.keep] for field, column in known.items()}
+            present = {field: np.where(outdated, np.nan, column[where.keep]) for field, column in known.items()}
             ids = [found.rows[row] for row in where.keep]
             runs, remarks = self._sampled(_by_field(samples, self.fields, len(members.ids), ids), present, where, asking)
             return runs, (*notices, *remarks)
+        where = replace(where, keep=where.keep[~outdated], place=where.place[~outdated])
         times = np.full(len(where.keep), asking.open_ms)
         if self.scored:
             step_ms = asking.statement.range.step_ms
             times = members.scores[np.array(found.rows, dtype=np.intp)[where.keep]] // step_ms * step_ms
         return self.folded(known, where, times, asking), notices
+
+    def _outdated(self, found: Found, where: Placed, asking: Asking) -> tuple[Flags, tuple[Notice, ...]]:
+        now_ms = asking.statement.now_ms
+        if self.as_of is None or not now_ms:
+            return np.zeros(len(where.keep), dtype=np.bool_), ()
+        return self.as_of.outdated(self.hash, found.cells[self.as_of.field], where, now_ms)
 
     def _sampled(
         self, members: dict[str, list[Reply]], present: dict[str, Values], where: Placed, asking: Asking
@@ -196,6 +224,8 @@ class HashesRead(_Tabled):
             yield "scored", "does not go with `age_of`, which is known for the present only"
         if self.keeps_s and not self.scored:
             yield "keeps_s", "needs `scored: since`"
+        if self.as_of and (self.scored or self.zeros):
+            yield "as_of", "does not go with `scored` or `zeros`"
         yield from self._history_problems()
         yield from self._zeros_problems()
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field
 
-from app.model import Frame, Labels, Matcher, Notice, Places, Statement, Times, Values
+from app.model import Frame, Labels, Matcher, Notice, Places, Statement, Times, Values, frame_of_runs
 from app.sources.base import Ask, Read, Strict, accepts_all
 from app.sources.redis_fold import Aggregate, Rule
 from app.sources.redis_parse import Cell, instants, numbers
@@ -185,6 +185,11 @@ def unparsed(pattern: str, field: str, count: int) -> Iterable[Notice]:
     """The remark on values that are no number or time: where and how many, never which."""
     if count:
         yield Notice("warning", f"{pattern}: {field} does not parse {count} times; shown as null")
+
+
+def told(runs: Sequence[tuple[Labels, Times, Values]], notices: Sequence[Notice]) -> Frame:
+    """The runs as a frame. What a warning says is missing from its figures makes it partial: no alert takes those for true."""
+    return frame_of_runs(runs, notices=tuple(notices), partial=any(notice.severity == "warning" for notice in notices))
 
 
 def cut(what: str, limit: int, name: str) -> Notice:

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from app.model import Frame, Places, frame_of_runs
+from app.model import Frame, Places
 from app.sources.base import Name
 from app.sources.redis_fold import Aggregate, Rows, Rule, fold
 from app.sources.redis_parse import numbers, text
-from app.sources.redis_reads import ID, Asking, KeyRead, Text, cut, placed, unparsed
+from app.sources.redis_reads import ID, Asking, KeyRead, Text, cut, placed, told, unparsed
 from app.sources.redis_wire import Reply
 
 
@@ -47,7 +47,7 @@ class TimeSeriesRead(KeyRead):
         replies = await asking.wire.ask(commands, missing=("key does not exist",))
         rows, bad = self._rows(replies, where.place)
         runs = fold(rows, where.label_sets, Rule(self.aggregate, self.quantile, asking.seconds))
-        return frame_of_runs(runs, notices=(*notices, *unparsed(self.key, "value", bad)))
+        return told(runs, (*notices, *unparsed(self.key, "value", bad)))
 
     def _labels(self, ids: Sequence[bytes], asking: Asking) -> Mapping[str, Sequence[str]]:
         names = [text(ident) for ident in ids]

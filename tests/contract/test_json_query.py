@@ -87,6 +87,17 @@ async def test_25_a_null_is_a_json_null_and_not_a_missing_pair(at: Bench) -> Non
     assert b"NaN" not in reply.content
 
 
+async def test_26_a_table_of_metrics_in_several_units_calls_none_of_them_by_anothers(
+    at: Bench, frame_converter: FrameConverter
+) -> None:
+    units = []
+    for target in ("(equity|cpu_load)", "(cpu_load|equity)", "(equity|old_equity)"):
+        [table], _ = await ask(at, frame_converter, body({"refId": "A", "target": target, "payload": {"format": "table"}}))
+        units.append(table["columns"][-1])
+    value = {"text": "value", "type": "number"}
+    assert units == [value, value, value | {"unit": "currencyUSD"}]
+
+
 async def test_26_table_columns_have_text_and_a_type_of_grafanas(at: Bench, frame_converter: FrameConverter) -> None:
     [table], [found] = await ask(at, frame_converter, body(equity(format="table")))
     assert table["columns"] == [

@@ -15,6 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.catalog.entries import RESERVED
+from app.contracts.asking import _QUERY
+from app.contracts.rows import _OWN, write_cursor
 from app.errors import SourceTimeout, SourceUnavailable
 from tests.contract.app_under_test import EMPTY, LIVE, MINUTE, NOW, OPEN, Bench, bench, hang
 from tests.unit.frames import frame
@@ -189,8 +192,6 @@ async def test_67_68_pages_put_together_are_the_whole(at: Bench) -> None:
 
 
 async def test_67_a_page_beyond_the_end_is_empty_and_the_last(at: Bench) -> None:
-    from app.contracts.rows import write_cursor
-
     cursor = write_cursor(NOW - 180_000, NOW, 99)
     reply = await at.client.get(f"/v1/rows?{ASKED}&limit=2&cursor={cursor}")
     assert (reply.status_code, reply.json()["rows"], reply.json()["next_cursor"]) == (200, [], "")
@@ -305,6 +306,7 @@ WRONG = [
     ("metric=equity&from=now&to=now-1h", 400, ("from", "allowed: from < to")),
     ("metric=equity&from=0", 400, ("from, to", "at most 400 days")),
     ("metric=equity&from=yesterday", 400, ("from", "'yesterday'", "now-6h")),
+    (f"metric=equity&from=2023-{'0' * 1000}", 400, ("from", "now-6h")),
     ("metric=equity&step=0", 400, ("step", "'0'", "allowed: 1s or more")),
     ("metric=equity&step=60", 400, ("step", "'60'", "write 60s for seconds")),
     ("metric=equity&step=1x", 400, ("step", "'1x'", "allowed: 30s")),
@@ -317,6 +319,10 @@ WRONG = [
     ("metric=equity&format=xml", 400, ("format", "'xml'", "allowed: json, csv")),
     ("metric=equity&limit=0", 400, ("limit", "'0'", "from 1 to")),
     ("metric=equity&maxDataPoints=x", 400, ("maxDataPoints", "'x'", "a whole number")),
+    (f"metric={'x' * 1000}", 404, (f"'{'x' * 60}' is not known",)),
+    ("metric=equity&step=401d", 400, ("step: 401 days", "at most 400 days")),
+    ("metric=equity&from=now%2B9999998w&to=now%2B9999999w", 400, ("to", "'now+9999999w'", "now-6h")),
+    (f"metric=equity&cursor={write_cursor(0, 10**18, 0)}", 400, ("cursor", "next_cursor")),
     ("metric=equity&cursor=nonsense", 400, ("cursor", "'nonsense'", "next_cursor")),
     ("metric=equity&timeout=-1", 400, ("timeout", "'-1'", "seconds above 0")),
 ]
@@ -348,6 +354,10 @@ async def test_a_body_over_the_limit_is_refused() -> None:
     async with made.client:
         reply = await made.client.post("/v1/rows", content=b'{"metric": "' + b"x" * 2000)
     assert (reply.status_code, reply.json()["message"]) == (400, "body: over 1024 bytes; at most 1024 bytes are allowed")
+
+
+def test_no_label_can_be_called_what_a_parameter_is_called() -> None:
+    assert {*_QUERY, *_OWN} <= RESERVED
 
 
 _NAMES = st.sampled_from(

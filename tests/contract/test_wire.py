@@ -72,6 +72,16 @@ async def test_an_answer_before_the_parser_is_the_answer_behind_it(two: Two, req
     assert (b"x-request-id: 4711" in found[0][0]) is (request_bytes is NAMED)
 
 
+async def test_an_id_comes_back_without_what_no_header_may_have(two: Two) -> None:
+    async with on_the_wire(two) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for one in (GET, NAMED.replace(b"4711", b"47\x00\x7f11\t")):
+            writer.write(one)
+            head, _ = await read(reader)
+        writer.close()
+    assert b"x-request-id: 4711" in head
+
+
 async def test_before_the_parser_too_only_a_key_opens(two: Two) -> None:
     key = b"tdsb_test"
     two.app.state.keys = Keys({"a": KeySettings(sha256=hashlib.sha256(key).hexdigest())}, two.clock)
@@ -104,8 +114,36 @@ async def test_requests_that_come_together_are_answered_in_their_order(two: Two)
     assert together == [alone[1], alone[0], alone[1]]
 
 
+async def test_of_two_accepted_types_the_first_counts_and_spoils_nobody_elses_answer(two: Two) -> None:
+    first = GET.replace(b"Accept: application/json", b"Accept: text/\r\nAccept: csv")
+    async with on_the_wire(two) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        bodies = []
+        for one in (first, GET.replace(b"application/json", b"text/csv")):
+            writer.write(one)
+            bodies.append((await read(reader))[1])
+        writer.close()
+    assert (bodies[0][:9], bodies[1][:5]) == (b'{"rows":[', b"time,")
+
+
+async def test_a_body_that_is_refused_is_refused_though_its_answer_is_ready(two: Two) -> None:
+    refused = PANEL.replace(b"application/json", b"multipart/form-data; boundary=x")
+    async with on_the_wire(two) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        statuses = []
+        for pieces in ([PANEL], [refused], [refused[:50], refused[50:]]):
+            for piece in pieces:
+                writer.write(piece)
+                await asyncio.sleep(0.05)
+            statuses += [line.split()[1] for line in (await read(reader))[0] if line.startswith(b"http/1.1 ")]
+        writer.close()
+    assert statuses == [b"200", b"400", b"400"]
+
+
 @pytest.mark.parametrize(
-    "line", [b"Origin: http://elsewhere\r\n", b"Connection: close\r\n", PARSED], ids=["origin", "close", "expect"]
+    "line",
+    [b"Origin: http://elsewhere\r\n", b"Connection: close\r\n", b"Connection: TE, close\r\n", PARSED],
+    ids=["origin", "close", "te", "expect"],
 )
 async def test_what_needs_a_longer_look_is_not_answered_before_the_parser(
     two: Two, line: bytes, monkeypatch: pytest.MonkeyPatch

@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -196,6 +197,18 @@ class Reference:
     def _account_hashes(self) -> list[dict[str, str]]:
         return self.stores.hashes("account_state:index", "account_state:{}")
 
+    def ages(self, _: str, window: Window, by: Sequence[str]) -> Answer:
+        now_s = window.now_ms // 1000
+        rows = [
+            {
+                "account": row["id"],
+                "broker": row["broker_id"],
+                "age": now_s - datetime.fromisoformat(row["last_updated_at"]).timestamp(),
+            }
+            for row in self._account_hashes()
+        ]
+        return joined({}, live_fold(rows, by, lambda found: max(row["age"] for row in found)), window)
+
     def positions(self, metric: str, window: Window, by: Sequence[str]) -> Answer:
         column, index = {"open_trades": ("open", "trade_state:open"), "active_orders": ("pending", "trade_state:pending")}[metric]
         history = fold(group(last_of_each(self.stores.snapshots, "account", window), by, "at", window), total(column))
@@ -299,6 +312,7 @@ _METRICS: dict[str, Callable[[Reference, str, Window, Sequence[str]], Answer]] =
     **dict.fromkeys(
         ("equity", "balance", "margin", "free_margin", "margin_level", "floating_pnl", "drawdown"), Reference.account
     ),
+    "account_age": Reference.ages,
     "open_trades": Reference.positions,
     "active_orders": Reference.positions,
     "instances_by_state": Reference.states,

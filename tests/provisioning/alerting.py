@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -60,7 +61,7 @@ def _vector(answer: httpx.Response) -> Values:
 def wrong_redis(stores: Stores) -> None:
     """Two accounts near a margin call and in a drawdown, two late terminals, brokers that reject: each a bit, and much.
 
-    The third account has no margin in use, so no margin level.
+    The third account has no margin in use, so no margin level; the fifth is not written any more.
     """
     client, at_ms = stores.redis.client, stores.until_ms
     for name, level, fall in (("ACC1001", 190, 11), ("ACC1002", 140, 25)):
@@ -69,6 +70,11 @@ def wrong_redis(stores: Stores) -> None:
         figures_ = {"equity": equity, "margin": margin, "peak_equity": equity / (1 - fall / 100)}
         client.hset(f"account_state:{name}", mapping=figures_)
     client.hset("account_state:ACC1003", mapping={"margin": "0"})
+    # Its terminal hung two minutes ago, in the middle of a margin call.
+    hung = datetime.fromtimestamp(at_ms / 1000 - 120, UTC).isoformat()
+    for field in ("equity", "margin", "peak_equity"):
+        client.zremrangebyscore(f"hist:{field}:ACC1005", at_ms - 120_000, "+inf")
+    client.hset("account_state:ACC1005", mapping={"equity": "1", "margin": "1000", "last_updated_at": hung})
     for name, age_s in (("mt5-001", 25), ("mt5-002", 40)):
         client.hset(f"instance:{name}", mapping={"last_heartbeat_ms": at_ms - age_s * 1000})
     numbers = iter(range(1, 1000))

@@ -33,6 +33,7 @@ FIRES = {
     "tds-margin-level-critical": {"ACC1002"},
     "tds-drawdown-high": {"ACC1001", "ACC1002"},
     "tds-drawdown-critical": {"ACC1002"},
+    "tds-account-silent": {"ACC1005"},
     "tds-heartbeat-late": {"mt5-001", "mt5-002"},
     "tds-heartbeat-lost": {"mt5-002"},
     "tds-sync-slow": {"rtrs"},
@@ -77,13 +78,7 @@ def wrong(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, httpx.Respon
             found["150 signals"] = found["tds-signals-pile-up"]
             signals(stores, 60)
             found["tds-signals-pile-up"] = asyncio.run(_all(stores, now_ms, prometheus=port))["tds-signals-pile-up"]
-            found["a minute later"] = asyncio.run(_margins(stores, now_ms + 65_000))
             return found | {uid: asked_prometheus(port, uid, now_ms) for uid in ON_PROMETHEUS}
-
-
-async def _margins(stores: Stores, now_ms: int) -> httpx.Response:
-    async with client_of(stores.app(now_ms=now_ms)) as client:
-        return await asked(client, "tds-margin-level-low")
 
 
 def test_there_is_a_planted_figure_for_every_rule() -> None:
@@ -111,10 +106,18 @@ def test_some_waiting_signals_are_not_yet_a_pile(wrong: Mapping[str, httpx.Respo
 
 
 def test_an_account_without_margin_has_no_margin_level_to_be_warned_of(wrong: Mapping[str, httpx.Response]) -> None:
-    later = verdict("tds-margin-level-low", wrong["a minute later"])
-    assert named(later.newest, "account") >= {"ACC1001", "ACC1002", "ACC1004"}
-    assert "ACC1003" not in named(later.newest, "account")
+    now = verdict("tds-margin-level-low", wrong["tds-margin-level-low"])
+    assert named(now.newest, "account") >= {"ACC1001", "ACC1002", "ACC1004"}
+    assert "ACC1003" not in named(now.newest, "account")
     assert "ACC1003" in named(verdict("tds-drawdown-high", wrong["tds-drawdown-high"]).newest, "account")
+
+
+def test_an_account_that_nobody_writes_any_more_is_told_of_and_not_judged_by_old_figures(
+    wrong: Mapping[str, httpx.Response],
+) -> None:
+    for uid in ("tds-margin-level-critical", "tds-drawdown-critical"):
+        judged_ = named(verdict(uid, wrong[uid]).newest, "account")
+        assert ("ACC1005" in judged_, "ACC1004" in judged_) == (False, True)
 
 
 def test_a_store_that_has_just_failed_makes_the_rule_an_error_and_not_an_old_answer(stores: Stores) -> None:

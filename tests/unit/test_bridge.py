@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from app.bridge import Bridge
+from app.bridge import MOST_EVENTS, Bridge
 from app.catalog import load
 from app.errors import LimitExceeded, SourceUnavailable
 from app.model import Fetch, Frame, Notice, Query, Result, Statement
@@ -178,6 +179,27 @@ async def test_an_instant_answer_is_the_newest_point_of_each_label_set() -> None
     assert shown(result.frame) == {"account=A1": {OPEN: 3.0}, "account=A2": {OPEN - MINUTE: 5.0}}
 
 
+async def test_an_alerts_newest_value_is_null_once_it_is_known_to_have_none() -> None:
+    unused = frame({"account=A1": {OPEN: None}}, asked_ms=NOW)
+    [alert] = await ask(bridge(lake=HISTORY, hot=unused), query(strict=True, instant=True))
+    [panel] = await ask(bridge(lake=HISTORY, hot=unused), query(instant=True))
+    assert (shown(alert.frame), shown(panel.frame)) == ({"account=A1": {OPEN: None}}, {"account=A1": {OPEN - MINUTE: 2.0}})
+
+
+async def test_an_alerts_newest_value_is_what_is_told_of_now_where_somebody_does() -> None:
+    gone = frame({"account=A1": {OPEN - MINUTE: 2}, "account=A2": {OPEN - MINUTE: 5}}, asked_ms=NOW)
+    [result] = await ask(bridge(lake=gone, hot=LIVE), query(strict=True, instant=True))
+    assert shown(result.frame) == {"account=A1": {OPEN: 3.0}}
+
+
+async def test_an_alerts_newest_value_is_none_that_ended_more_than_two_steps_ago() -> None:
+    asked = Query("past", OPEN - 4 * MINUTE, NOW, step_ms=MINUTE, strict=True, instant=True)
+    found = [
+        shown((await ask(bridge(lake=frame({"": {OPEN - back * MINUTE: 5}}, asked_ms=NOW)), asked))[0].frame) for back in (1, 3)
+    ]
+    assert found == [{"": {OPEN - MINUTE: 5.0}}, {}]
+
+
 async def test_too_many_queries_are_refused_before_any_is_asked() -> None:
     with pytest.raises(LimitExceeded, match="targets: 51 in one request; at most 50 are allowed"):
         await ask(bridge(), *[query()] * 51)
@@ -197,6 +219,15 @@ async def test_events_come_with_their_texts() -> None:
     found = Frame(text={"title": ("x",)})
     result = await bridge(lake=found).events("failures", 0, 1000, (), 0.3)
     assert (result.status, result.frame.text) == ("fresh", {"title": ("x",)})
+
+
+async def test_of_more_events_than_fit_the_newest_are_shown_and_that_is_said() -> None:
+    times = np.arange(MOST_EVENTS + 1, dtype=np.int64)
+    found = Frame(times, np.full(len(times), np.nan), ((),), (0, len(times)), {"title": tuple(map(str, times))})
+    result = await bridge(lake=found).events("failures", 0, 2000, (), 0.3)
+    assert (result.frame.text["title"][0], result.frame.text["title"][-1]) == ("1", "1000")
+    told = "failures: more than 1000 in this range; only the newest are shown, from 1970-01-01 00:00:00Z on"
+    assert (result.status, texts(result)) == ("partial", [told])
 
 
 STALE_LIVE = replace(LIVE, stale="refused", asked_ms=NOW - 31_000)

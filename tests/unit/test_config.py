@@ -88,6 +88,13 @@ def test_a_file_that_is_no_configuration_says_so(tmp_path: Path, text: str, part
         read_settings(file)
 
 
+def test_a_variable_of_the_environment_that_is_no_json_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGE_SOURCES", "s3cret")
+    with pytest.raises(ConfigError, match=r'the environment: .*"sources".*BRIDGE_SECTION__KEY') as refused:
+        settings_from({}, "test")
+    assert "s3cret" not in str(refused.value)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read: No such file or directory"):
         read_settings(tmp_path / "nowhere.yaml")

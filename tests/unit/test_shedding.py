@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
-from app.admission import Admission
+from app.admission import Admission, lane_of
 from app.auth import Keys
 from app.contracts.hot import Hot
 from app.contracts.ready import Ready
@@ -31,6 +32,8 @@ POST = b"POST /json/query HTTP/1.1\r\nHost: b\r\nContent-Length: 2\r\n\r\n{}"
         (b"POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 0\r\n\r\n{}", None),
         (b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n", None),
         (b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\nConnection: TE, close\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\nConnection: Keep-Alive\r\n\r\n", "/"),
         (b"GET / HTTP/1.0\r\n\r\n", None),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding : chunked\r\nContent-Length: 0\r\n\r\n", None),
         (b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", None),
@@ -55,18 +58,27 @@ NEVER = Hot(Ready(0, Telemetry(), lambda: 0), Telemetry())
 
 
 @asynccontextmanager
-async def serving(admission: Admission, received: type[bytes | bytearray] = bytes) -> AsyncIterator[int]:
-    """A server whose application answers everything with 200; `received` is what the event loop hands over."""
+async def serving(
+    admission: Admission, received: type[bytes | bytearray] = bytes, whole_s: float = 10, keep_alive_s: int = 5
+) -> AsyncIterator[int]:
+    """A server whose application reads and answers everything with 200; `received` is what the event loop hands over."""
 
-    async def application(scope: object, receive: object, send: object) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})  # type: ignore[operator]
-        await send({"type": "http.response.body", "body": b"ok"})  # type: ignore[operator]
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        lane = lane_of(scope["path"])
+        with admission.admitted(lane) if lane else nullcontext():
+            while (message := await receive()).get("more_body"):
+                pass
+        if message["type"] == "http.disconnect":
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
 
-    class Received(protocol(admission, NEVER, Keys({}, lambda: 0))):  # type: ignore[misc]  # a class made for these ones
+    class Received(protocol(admission, NEVER, Keys({}, lambda: 0), whole_s)):  # type: ignore[misc]  # a class made for these ones
         def data_received(self, data: bytes) -> None:
             super().data_received(received(data))
 
-    async with listening(application, lifespan="off", http=Received, timeout_graceful_shutdown=1) as port:
+    chosen = {"timeout_graceful_shutdown": 1, "timeout_keep_alive": keep_alive_s}
+    async with listening(application, lifespan="off", http=Received, **chosen) as port:
         yield port
 
 
@@ -110,3 +122,48 @@ async def test_a_request_in_pieces_is_the_parsers() -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         writer.close()
     assert head.split()[1] == b"200"
+
+
+@pytest.mark.parametrize("piece", [POST[:20], POST.replace(b": 2", b": 100000")], ids=["head", "body"])
+async def test_a_request_that_drips_in_gives_its_place_back_and_is_told_so(piece: bytes) -> None:
+    admission = Admission(10, Telemetry())
+    async with serving(admission, whole_s=0.3) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(piece)
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        writer.close()
+        left = admission.under_way
+    assert (answer.split()[1], b"connection: close" in answer.lower(), left) == (b"408", True, 0)
+    assert answer.endswith(b'"message":"the request was not there as a whole within 0.3s; send it in one piece"}}')
+
+
+async def test_a_head_that_does_not_end_is_refused_before_it_keeps_everybody_waiting() -> None:
+    async with serving(Admission(10, Telemetry())) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /livez HTTP/1.1\r\nX: ".ljust(65_537, b"a"))
+        async with asyncio.timeout(5):
+            answer = await reader.read(1000)
+        writer.close()
+        body = b"GET /livez HTTP/1.1\r\nContent-Length: 200000\r\n\r\n" + b"a" * 200_000
+        statuses = await say(port, body, body)
+    assert (answer.split()[1], b"over 65536 bytes" in answer, statuses) == (b"431", True, [200, 200])
+
+
+async def test_a_whole_request_is_not_cut_off_while_it_is_answered() -> None:
+    admission = Admission(10, Telemetry())
+    async with serving(admission, whole_s=0.2) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            writer.write(POST)
+            await reader.readuntil(b"\r\n\r\nok")
+            await asyncio.sleep(0.4)
+        writer.close()
+
+
+async def test_a_connection_on_which_nothing_is_said_is_closed() -> None:
+    async with serving(Admission(10, Telemetry()), keep_alive_s=1) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()

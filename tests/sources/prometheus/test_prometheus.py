@@ -268,6 +268,13 @@ async def test_a_server_that_never_answers_ends_at_the_callers_limit_and_leaves_
         await source.close()
 
 
+def test_the_same_query_with_labels_of_other_names_is_another_question() -> None:
+    ask = Ask("m", MINUTES, ("host",), (), 0)
+    one, other = (PrometheusRead(source="prom", query="sum by ({by}) (up{where})", labels={"host": word}) for word in ("a", "b"))
+    assert one.statement(ask).key != other.statement(ask).key
+    assert one.statement(ask).shape != other.statement(ask).shape
+
+
 async def test_warnings_of_the_server_reach_the_panel() -> None:
     body = '{"status":"success","data":{"resultType":"matrix","result":[]},"warnings":["half is missing"]}'
     async with answering(reply("200 OK", body)) as port:

@@ -59,6 +59,15 @@ async def test_ping_tells_the_servers_version(server: RedisServer, source: Redis
     assert await source.ping() == f"Redis {server.client.info('server')['redis_version']}"
 
 
+async def test_a_replica_that_has_lost_its_master_does_not_pass_for_the_present(own_server: RedisServer) -> None:
+    own_server.client.replicaof("127.0.0.1", free_port())
+    async with opened(own_server.port) as source:
+        with pytest.raises(SourceUnavailable, match="is a replica that has lost its master: what it has is old"):
+            await source.ping()
+        own_server.client.replicaof("NO", "ONE")
+        await source.ping()
+
+
 async def test_the_right_password_opens_and_wrong_ones_are_denied_unseen(tmp_path: Path) -> None:
     with RedisServer(tmp_path, PASSWORD) as server:
         server.client.hset("h", "v", 1)

@@ -119,6 +119,14 @@ async def test_fields_that_do_not_parse_are_null_with_one_remark(server: RedisSe
     accounts(server, A1={"equity": "secret?"}, A2={"equity": "inf"}, A3={"equity": 30}, A4={"equity": ""})
     assert await ask({**ACCOUNTS, "field": "equity", "aggregate": "avg"}) == {"": {OPEN: 30}}
     assert ask.remarks == ["account_state:{id}: equity does not parse 2 times; shown as null"]
+    assert ask.frame.partial
+
+
+async def test_a_field_that_does_not_parse_spoils_nobody_elses_figure(server: RedisServer, ask: Asker) -> None:
+    accounts(server, A1={"equity": "secret?"}, A2={"equity": 30})
+    found = await ask({**ACCOUNTS, "field": "equity"}, by="account")
+    assert (found, ask.frame.partial) == ({"account=A1": {OPEN: None}, "account=A2": {OPEN: 30}}, False)
+    assert ask.remarks == ["account_state:{id}: equity does not parse 1 times; shown as null"]
 
 
 async def test_a_time_that_does_not_parse_is_null_with_a_remark(server: RedisServer, ask: Asker) -> None:
@@ -207,6 +215,7 @@ async def test_an_index_over_the_limit_is_cut_to_the_newest_and_says_so(server: 
     assert [notice.text for notice in frame.notices] == [
         "trade_state:open: more than 2 found; only the newest 2 are shown (max_members)"
     ]
+    assert frame.partial  # so no alert compares it, and no panel shows it as whole
 
 
 async def test_keys_are_prefixed(server: RedisServer) -> None:

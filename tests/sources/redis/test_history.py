@@ -45,6 +45,42 @@ async def test_accounts_are_aggregated_in_each_bucket(server: RedisServer, ask: 
     assert await ask(EQUITY, by="account", filters=(where("account", "=", "A2"),)) == {"account=A2": {T0: 10, OPEN: 30}}
 
 
+DATED = {**EQUITY, "as_of": {"field": "seen", "current_s": 60}}
+HUNG = NOW - 200_000
+
+
+async def test_an_account_whose_terminal_hangs_has_no_value_of_now(server: RedisServer, ask: Asker) -> None:
+    sampled(server, "A1", {T0: 1}, equity=1, seen=HUNG)
+    sampled(server, "A2", {T0: 10}, equity=30, seen=NOW - 60_000)
+    sampled(server, "A3", {T0: 100}, equity=300)  # does not say
+    assert await ask(DATED, by="account") == {
+        "account=A1": {T0: 1},
+        "account=A2": {T0: 10, OPEN: 30},
+        "account=A3": {T0: 100, OPEN: 300},
+    }
+    told = "account_state:{id}: 1 not written for 60s, the longest for 3min; there is no value of now"
+    assert (ask.remarks, ask.frame.partial) == ([told], False)
+
+
+async def test_without_samples_too_a_hung_terminal_shows_nothing_of_now(server: RedisServer, ask: Asker) -> None:
+    sampled(server, "A1", {}, equity=1, seen=HUNG)
+    sampled(server, "A2", {}, equity=30, seen=NOW)
+    assert await ask({**DATED, "history": None}, by="account") == {"account=A2": {OPEN: 30}}
+
+
+async def test_a_figure_that_holds_a_hung_terminals_last_value_is_partial(server: RedisServer, ask: Asker) -> None:
+    sampled(server, "A1", {}, equity=1, seen=HUNG)
+    sampled(server, "A2", {}, equity=30, seen=NOW)
+    assert await ask(DATED) == {"": {OPEN: 31}}
+    told = "account_state:{id}: 1 not written for 60s, the longest for 3min; figures of now hold their last values"
+    assert (ask.remarks, ask.frame.partial) == ([told], True)
+
+
+async def test_closed_buckets_need_nobody_to_write_now(server: RedisServer, ask: Asker) -> None:
+    sampled(server, "A1", {T0: 1}, equity=1, seen=HUNG)
+    assert (await ask(DATED, now_ms=0, to_ms=OPEN), ask.remarks) == ({"": {T0: 1}}, [])
+
+
 async def test_a_ratio_is_of_the_sums_in_each_bucket(server: RedisServer, ask: Asker) -> None:
     for name, equity, margin in (("A1", 100, 100), ("A2", 900, 300)):
         sampled(server, name, {T0: equity, T0 + STEP: equity}, equity=equity, margin=margin)

@@ -101,6 +101,19 @@ async def test_an_answer_keeps_its_own_clock_in_every_replica(tier: RedisServer)
     assert abs(shared.asked_ms - asked.asked_ms) < 50
 
 
+async def test_an_answer_of_a_replica_whose_clock_is_ahead_is_not_fresh_for_so_long(tier: RedisServer) -> None:
+    store, ahead, right = Store(), Clock(), Clock()
+    ahead.more_ms = 300_000
+    with tier:
+        async with replicas(tier.port, store, ahead, 1) as [first], replicas(tier.port, store, right, 1) as [second]:
+            await first.fetch(statement())
+            found = []
+            for _ in range(3):
+                found.append((await second.fetch(statement())).value[0])
+                right.more_ms += 60_000
+    assert found == [2.0, 3.0, 4.0]
+
+
 async def test_different_scopes_share_nothing(tier: RedisServer) -> None:
     store = Store()
     with tier:

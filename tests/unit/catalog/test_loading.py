@@ -117,6 +117,12 @@ def test_ten_planted_mistakes_are_all_listed_with_file_key_and_what_is_allowed()
         assert [one for one in listed if one[:2] == ("wrong.yaml", key) and part in one[2]], (key, part, listed)
 
 
+@pytest.mark.parametrize("name", ["_host", "to", "value"])
+def test_a_label_that_a_caller_could_not_filter_by_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"labels.{name}: .* of /v1/rows; another name is needed"):
+        load({"g.yaml": f"group: g\ntitle: G\nlabels: {{{name}: {{title: T, values: [a]}}}}"}, {})
+
+
 def test_check_prints_each_mistake_on_a_line_and_exits_with_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "wrong.yaml").write_text(WRONG)
     status = main(["check", "--config", "provisioning/bridge.yaml", "--catalog", str(tmp_path)])
@@ -131,7 +137,7 @@ def test_the_catalogue_that_comes_with_the_bridge_is_right(capsys: pytest.Captur
     assert re.fullmatch(r"dashboards: ok, 7 with \d{3} questions to the bridge", said.pop(2))
     assert said == [
         "configuration: ok, 7 sources",
-        "catalogue: ok, 37 metrics, 2 events, 10 labels",
+        "catalogue: ok, 38 metrics, 2 events, 10 labels",
         "time limits: ok, source 4.5s < request 4.8s; set Grafana's and HAProxy's above that",
         "backend sync: off (no sync.url): nobody is told of an outage",
         "shared answers: off (no tier.host): each replica asks for itself",

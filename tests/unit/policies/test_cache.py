@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from app.errors import CircuitOpen, SourceError, SourceRejected, SourceTimeout, SourceUnavailable
-from app.model import Accept, Frame, Notice, Statement, TimeRange
+from app.model import Accept, Frame, Matcher, Notice, Statement, TimeRange
 from app.policies import Policy
 from app.policies.cache import Cached
 from app.telemetry import Telemetry
@@ -25,6 +25,19 @@ async def test_a_fresh_answer_is_served_again_and_an_older_one_asked_again() -> 
         clock.now_ms += later_ms
         await fetch(statement())
     assert source.askings == 2
+
+
+async def test_a_clock_that_was_set_back_makes_no_old_answer_fresh() -> None:
+    first, second = frame({"": {0: 1}}), frame({"": {0: 2}})
+    source, clock = Scripted(first, second, SourceUnavailable("s", "down")), Clock()
+    fetch = cached(source, clock)
+    await fetch(statement())
+    clock.now_ms -= 500_000
+    found = await fetch(statement())
+    assert (shown(found), found.asked_ms) == ({"": {0: 2.0}}, 500_000)
+    clock.now_ms += 20_000
+    stale = await fetch(statement())
+    assert (shown(stale), stale.stale, stale.asked_ms) == ({"": {0: 2.0}}, "down", 500_000)
 
 
 async def test_an_answers_age_counts_from_the_asking() -> None:
@@ -100,6 +113,15 @@ async def test_the_answers_used_longest_ago_go_first_when_room_is_short() -> Non
     for text in ("a", "b", "a", "c", "a", "b"):
         await fetch(statement(text))
     assert source.askings == 4
+
+
+async def test_the_room_that_long_filters_take_is_counted() -> None:
+    fetch = cached(Scripted(Frame()), Clock(), cache_bytes=1_000_000)
+    for number in range(50):
+        where = (Matcher("account", "=|", tuple(f"{number} {place}".ljust(1000) for place in range(100))),)
+        await fetch(replace(statement(), where=where))
+    kept = sum(len(value) for one in fetch.answers for matcher in one.statement.where for value in matcher.values)
+    assert (500_000 < kept < 1_000_000, fetch.answers.size_bytes < 1_000_000) == (True, True)
 
 
 MINUTE = 60_000
@@ -293,6 +315,7 @@ async def test_the_answers_of_an_earlier_life_are_stale_with_their_true_age() ->
         [
             (statement(), replace(OLD, asked_ms=clock.now_ms - 120_000)),
             (statement("b"), replace(OLD, asked_ms=clock.now_ms - 901_000)),
+            (statement("c"), replace(OLD, asked_ms=clock.now_ms + 3_600_000)),  # of a clock that was ahead: its age is not known
         ]
     )
     found = await fetch(statement())
