@@ -1,4 +1,4 @@
-"""The command line: argument parsing only."""
+"""The command line: its commands as a table, and nothing else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import gc
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,95 +21,22 @@ _KINDS = ("grafana", "clickhouse", "prometheus", "duckdb", "config")
 _DASHBOARDS = "provisioning/grafana/dashboards"
 
 
-def parser() -> argparse.ArgumentParser:
-    """Every command and option."""
-    top = argparse.ArgumentParser(
-        prog="bridge", description="One Grafana data source over Redis, ClickHouse, DuckDB and Prometheus."
-    )
-    top.add_argument("--version", action="version", version=f"bridge {__version__}")
-    commands_of = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+class Option:
+    """An argument or option, as `add_argument` takes it."""
 
-    serve = commands_of.add_parser("serve", help="run the bridge on the stores of a configuration file")
-    _config_option(serve)
-    serve.set_defaults(run=_run("commands", "serve", "config"))
+    def __init__(self, *flags: str, **how: Any) -> None:
+        self.flags, self.how = flags, how
 
-    demo = commands_of.add_parser("demo", help="run the bridge with embedded stores and a simulated trade feed")
-    demo.add_argument("--folder", type=Path, default=Path("demo-data"), help="where the demo's stores live; wiped at each start")
-    demo.add_argument("--seed", type=int, default=7, help="the same seed gives the same market")
-    demo.add_argument("--scale", type=int, default=12, metavar="INSTANCES", help="MT5 instances, 1 to 100")
-    demo.add_argument("--port", type=int, default=8080)
-    demo.add_argument("--no-feed", action="store_true", help="no simulated feed: run on the stores of --config")
-    _config_option(demo)
-    demo.set_defaults(run=_run("commands", "demo"))
 
-    check = commands_of.add_parser("check", help="check configuration, catalogue and dashboards; every mistake is listed")
-    _config_option(check)
-    check.add_argument("--catalog", type=Path, help="check this folder of catalogue files in place of the configured one")
-    check.add_argument(
-        "--dashboards", type=Path, metavar="FOLDER", help=f"Grafana's dashboards (default {_DASHBOARDS}, where there is one)"
-    )
-    check.add_argument("--connect", action="store_true", help="also ask each source")
-    check.set_defaults(run=_run("commands", "check", "config", "catalog", "dashboards", "connect"))
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of the command line: what it is called and takes, and what runs it, unless it has commands of its own."""
 
-    query = commands_of.add_parser("query", help="ask a running bridge for a metric")
-    query.add_argument("metric")
-    query.add_argument("--from", dest="from_", default="now-1h", metavar="TIME", help="now-6h, ISO 8601, epoch s or ms")
-    query.add_argument("--to", default="now", metavar="TIME")
-    query.add_argument("--step", default="auto", help="30s, 5m, 1h or auto")
-    query.add_argument("--by", default="", help="labels to keep, separated by commas")
-    query.add_argument(
-        "--where", action="append", default=[], metavar="LABEL=VALUE", help="may be repeated; = != =~ !~ < <= > >="
-    )
-    query.add_argument("--format", choices=("table", "json", "csv", "ndjson"), default="table")
-    query.add_argument("--url", default=_URL, help=f"the bridge to ask (default {_URL})")
-    query.set_defaults(run=_run("questions", "query"))
-
-    sync = commands_of.add_parser("sync", help="tell the backend by hand to fill Redis again")
-    sync.add_argument("--source", help="one of the Redis sources (default: every Redis server, one call each)")
-    sync.add_argument(
-        "--from", dest="from_", default="now-15m", metavar="TIME", help="begin of the window to fill (default now-15m)"
-    )
-    sync.add_argument("--to", default="now", metavar="TIME")
-    _config_option(sync)
-    sync.set_defaults(run=_run("commands", "sync", "config", "source", "from_", "to"))
-
-    save = commands_of.add_parser("backup", help="save, verify or list backups of what cannot be made anew")
-    save.add_argument(
-        "what", choices=(*_KINDS, "all", "verify", "list"), metavar="WHAT", help=f"{', '.join(_KINDS)}, all, verify, list"
-    )
-    save.add_argument(
-        "backup", nargs="?", metavar="BACKUP", help="of verify: a backup's name or a kind (default: the newest of each)"
-    )
-    save.add_argument("--keep", type=int, metavar="N", help="remove all but the newest N of the kind when the new one is there")
-    save.add_argument("--full", action="store_true", help="clickhouse: everything, though a younger full backup is there")
-    save.add_argument("--to", type=Path, metavar="FOLDER", help="the folder of backups (default: backup.folder)")
-    _config_option(save)
-    save.set_defaults(run=_run("saving", "save"))
-
-    back = commands_of.add_parser("restore", help="put a backup in place; the old files are kept beside it")
-    back.add_argument("kind", choices=_KINDS, metavar="KIND", help=", ".join(_KINDS))
-    back.add_argument("backup", metavar="BACKUP", help="a backup's name or folder, or `latest`")
-    back.add_argument("--to", metavar="PLACE", help="another file, folder or database than the configured one")
-    back.add_argument("--force", action="store_true", help="replace what is there")
-    _config_option(back)
-    back.set_defaults(run=_run("saving", "restore"))
-
-    balancer = commands_of.add_parser("haproxy", help="drive the HAProxy in front of the replicas")
-    actions = balancer.add_subparsers(dest="action", required=True, metavar="ACTION")
-    again = actions.add_parser("reconnect", help="drop HAProxy's connections to replicas; new ones are made at once")
-    again.add_argument("servers", nargs="+", metavar="SERVER", help="a server's name in the backend, for example b1")
-    again.add_argument("--socket", required=True, help="HAProxy's Runtime API: a unix socket's path, or 127.0.0.1:port")
-    again.add_argument("--backend", default="be_bridge")
-    again.set_defaults(run=_run("commands", "haproxy", "socket", "backend", "servers"))
-
-    key = commands_of.add_parser("key", help="make a key for who may ask (auth.keys)")
-    key.add_argument("name", help="whom it is for, for example grafana")
-    key.set_defaults(run=_run("commands", "key", "name"))
-
-    metrics = commands_of.add_parser("metrics", help="list the catalogue")
-    _config_option(metrics)
-    metrics.set_defaults(run=_run("questions", "metrics", "config"))
-    return top
+    name: str
+    help: str
+    options: tuple[Option, ...] = ()
+    run: Callable[[argparse.Namespace], Any] | None = None
+    actions: tuple[Command, ...] = ()
 
 
 def _run(module: str, command: str, *options: str) -> Callable[[argparse.Namespace], Any]:
@@ -124,10 +52,150 @@ def _run(module: str, command: str, *options: str) -> Callable[[argparse.Namespa
     return run
 
 
-def _config_option(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--config", type=Path, help="the YAML file (default: the one that BRIDGE_CONFIG names, else provisioning/bridge.yaml)"
+_CONFIG = Option(
+    "--config", type=Path, help="the YAML file (default: the one that BRIDGE_CONFIG names, else provisioning/bridge.yaml)"
+)
+_TO = Option("--to", default="now", metavar="TIME")
+
+COMMANDS = (
+    Command(
+        "serve",
+        "run the bridge on the stores of a configuration file",
+        (_CONFIG,),
+        _run("commands", "serve", "config"),
+    ),
+    Command(
+        "demo",
+        "run the bridge with embedded stores and a simulated trade feed",
+        (
+            Option("--folder", type=Path, default=Path("demo-data"), help="where the demo's stores live; wiped at each start"),
+            Option("--seed", type=int, default=7, help="the same seed gives the same market"),
+            Option("--scale", type=int, default=12, metavar="INSTANCES", help="MT5 instances, 1 to 100"),
+            Option("--port", type=int, default=8080),
+            Option("--no-feed", action="store_true", help="no simulated feed: run on the stores of --config"),
+            _CONFIG,
+        ),
+        _run("commands", "demo"),
+    ),
+    Command(
+        "check",
+        "check configuration, catalogue and dashboards; every mistake is listed",
+        (
+            _CONFIG,
+            Option("--catalog", type=Path, help="check this folder of catalogue files in place of the configured one"),
+            Option(
+                "--dashboards",
+                type=Path,
+                metavar="FOLDER",
+                help=f"Grafana's dashboards (default {_DASHBOARDS}, where there is one)",
+            ),
+            Option("--connect", action="store_true", help="also ask each source"),
+        ),
+        _run("commands", "check", "config", "catalog", "dashboards", "connect"),
+    ),
+    Command(
+        "query",
+        "ask a running bridge for a metric",
+        (
+            Option("metric"),
+            Option("--from", dest="from_", default="now-1h", metavar="TIME", help="now-6h, ISO 8601, epoch s or ms"),
+            _TO,
+            Option("--step", default="auto", help="30s, 5m, 1h or auto"),
+            Option("--by", default="", help="labels to keep, separated by commas"),
+            Option("--where", action="append", default=[], metavar="LABEL=VALUE", help="may be repeated; = != =~ !~ < <= > >="),
+            Option("--format", choices=("table", "json", "csv", "ndjson"), default="table"),
+            Option("--url", default=_URL, help=f"the bridge to ask (default {_URL})"),
+        ),
+        _run("questions", "query"),
+    ),
+    Command(
+        "sync",
+        "tell the backend by hand to fill Redis again",
+        (
+            Option("--source", help="one of the Redis sources (default: every Redis server, one call each)"),
+            Option(
+                "--from", dest="from_", default="now-15m", metavar="TIME", help="begin of the window to fill (default now-15m)"
+            ),
+            _TO,
+            _CONFIG,
+        ),
+        _run("commands", "sync", "config", "source", "from_", "to"),
+    ),
+    Command(
+        "backup",
+        "save, verify or list backups of what cannot be made anew",
+        (
+            Option(
+                "what", choices=(*_KINDS, "all", "verify", "list"), metavar="WHAT", help=f"{', '.join(_KINDS)}, all, verify, list"
+            ),
+            Option(
+                "backup", nargs="?", metavar="BACKUP", help="of verify: a backup's name or a kind (default: the newest of each)"
+            ),
+            Option("--keep", type=int, metavar="N", help="remove all but the newest N of the kind when the new one is there"),
+            Option("--full", action="store_true", help="clickhouse: everything, though a younger full backup is there"),
+            Option("--to", type=Path, metavar="FOLDER", help="the folder of backups (default: backup.folder)"),
+            _CONFIG,
+        ),
+        _run("saving", "save"),
+    ),
+    Command(
+        "restore",
+        "put a backup in place; the old files are kept beside it",
+        (
+            Option("kind", choices=_KINDS, metavar="KIND", help=", ".join(_KINDS)),
+            Option("backup", metavar="BACKUP", help="a backup's name or folder, or `latest`"),
+            Option("--to", metavar="PLACE", help="another file, folder or database than the configured one"),
+            Option("--force", action="store_true", help="replace what is there"),
+            _CONFIG,
+        ),
+        _run("saving", "restore"),
+    ),
+    Command(
+        "haproxy",
+        "drive the HAProxy in front of the replicas",
+        actions=(
+            Command(
+                "reconnect",
+                "drop HAProxy's connections to replicas; new ones are made at once",
+                (
+                    Option("servers", nargs="+", metavar="SERVER", help="a server's name in the backend, for example b1"),
+                    Option("--socket", required=True, help="HAProxy's Runtime API: a unix socket's path, or 127.0.0.1:port"),
+                    Option("--backend", default="be_bridge"),
+                ),
+                _run("commands", "haproxy", "socket", "backend", "servers"),
+            ),
+        ),
+    ),
+    Command(
+        "key",
+        "make a key for who may ask (auth.keys)",
+        (Option("name", help="whom it is for, for example grafana"),),
+        _run("commands", "key", "name"),
+    ),
+    Command("metrics", "list the catalogue", (_CONFIG,), _run("questions", "metrics", "config")),
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command and option."""
+    top = argparse.ArgumentParser(
+        prog="bridge", description="One Grafana data source over Redis, ClickHouse, DuckDB and Prometheus."
     )
+    top.add_argument("--version", action="version", version=f"bridge {__version__}")
+    _add(top, "command", COMMANDS)
+    return top
+
+
+def _add(parent: argparse.ArgumentParser, kind: str, commands: Sequence[Command]) -> None:
+    below = parent.add_subparsers(dest=kind, required=True, metavar=kind.upper())
+    for command in commands:
+        made = below.add_parser(command.name, help=command.help)
+        for one in command.options:
+            made.add_argument(*one.flags, **one.how)
+        if command.actions:
+            _add(made, "action", command.actions)
+        else:
+            made.set_defaults(run=command.run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -209,7 +209,11 @@ def check(config: Path | None, catalog: Path | None, dashboards: Path | None, co
         return 0
     health = asyncio.run(check_sources(settings))
     for name, facts in health.items():
-        _say(f"{name}: {facts['answer']} ({facts['latency_ms']} ms)" if facts["up"] else f"{name}: DOWN: {facts['error']}")
+        _say(
+            f"{name}: {facts['answer']} ({facts['latency_ms']} ms)"
+            if facts["up"]
+            else f"{name}: DOWN: {facts['error'].removeprefix(f'{name}: ')}"
+        )
     return 0 if all(facts["up"] for facts in health.values()) else 1
 
 

@@ -187,7 +187,7 @@ def _readable(secrets: Path | str | None) -> Path | str | None:
 
 def _problem(place: str, error: Any) -> Problem:
     key = ".".join(str(part) for part in error["loc"])
-    message = "unknown key" if error["type"] == "extra_forbidden" else error["msg"]
+    message = "unknown key" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
     return Problem(place, key, message)
 
 

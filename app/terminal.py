@@ -8,13 +8,20 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from app.catalog import Metric
 from app.model import instant_text
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 24
+#: fewer characters are no course any more
+_LEAST_WIDTH = 6
+_PADDING = 3
+_WIDEST = 1000
+
+#: a series' labels -> its points
+_Series = dict[tuple[Any, ...], list[tuple[int, float | None]]]
 
 
 def print_rows(answer: Mapping[str, Any], console: Console) -> None:
@@ -22,18 +29,7 @@ def print_rows(answer: Mapping[str, Any], console: Console) -> None:
     rows: list[dict[str, Any]] = answer["rows"]
     several = len({row["metric"] for row in rows}) > 1
     keys = [key for key in (rows[0] if rows else {}) if key not in ("time", "value") and (several or key != "metric")]
-    table = Table(box=box.SIMPLE_HEAD)
-    for key in keys:
-        table.add_column(key, no_wrap=True)
-    for title in ("points", "lowest", "highest", "newest"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("at (UTC)", no_wrap=True)
-    spark = _speaks_unicode(console)
-    if spark:
-        table.add_column("course", no_wrap=True)
-    for labels, points in _by_series(rows, keys).items():
-        table.add_row(*(cell or "" for cell in labels), *_figures(points), *([sparkline(points)] if spark else []))
-    console.print(table)
+    _print_series(_by_series(rows, keys), keys, console)
     for name, facts in answer.get("meta", {}).get("metrics", {}).items():
         console.print(
             f"{name}: {facts.get('title')} [{facts.get('unit')}], step {facts.get('step_ms', 0) / 1000:g}s", markup=False
@@ -42,19 +38,46 @@ def print_rows(answer: Mapping[str, Any], console: Console) -> None:
             console.print(f"  {notice['severity']}: {notice['text']}", markup=False)
 
 
+def _print_series(series: _Series, keys: Sequence[str], console: Console) -> None:
+    """The course gets what room there is. A name or a figure is never cut: a table that is too wide is too wide."""
+    table = _series_table(series, keys, 0)
+    needed = console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum
+    left = min(_WIDTH, console.width - needed - _PADDING)
+    if left >= _LEAST_WIDTH and (console.encoding or "").lower().startswith("utf"):
+        table = _series_table(series, keys, left)
+    else:
+        table.width = needed
+    console.print(table, crop=False)
+
+
+def _series_table(series: _Series, keys: Sequence[str], course: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for key in keys:
+        table.add_column(key, no_wrap=True)
+    for title in ("points", "lowest", "highest", "newest"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("at (UTC)", no_wrap=True)
+    if course:
+        table.add_column("course", no_wrap=True)
+    for labels, points in series.items():
+        table.add_row(*(cell or "" for cell in labels), *_figures(points), *([sparkline(points, course)] if course else []))
+    return table
+
+
 def print_metrics(metrics: Iterable[Metric], console: Console) -> None:
     """The catalogue as a table."""
-    table = Table("metric", "group", "unit", "labels", "title", box=box.SIMPLE_HEAD)
+    names = (Column(name, no_wrap=True) for name in ("metric", "group", "unit"))
+    table = Table(*names, "labels", "title", box=box.SIMPLE_HEAD)
     for metric in metrics:
         entry = metric.entry
         table.add_row(metric.name, metric.group, entry.unit, ", ".join(entry.labels), entry.title)
     console.print(table)
 
 
-def sparkline(points: Sequence[tuple[int, float | None]]) -> str:
-    """The course of a series in a few characters; a blank for null."""
+def sparkline(points: Sequence[tuple[int, float | None]], width: int) -> str:
+    """The course of a series in at most `width` characters; a blank for null."""
     values = [value for _, value in points]
-    stride = max(1, math.ceil(len(values) / _WIDTH))
+    stride = max(1, math.ceil(len(values) / width))
     kept = values[::-1][::stride][::-1]
     known = [value for value in kept if value is not None]
     if not known:
@@ -63,12 +86,8 @@ def sparkline(points: Sequence[tuple[int, float | None]]) -> str:
     return "".join(" " if value is None else _BARS[round((value - low) / spread * (len(_BARS) - 1))] for value in kept)
 
 
-def _speaks_unicode(console: Console) -> bool:
-    return (console.encoding or "").lower().startswith("utf")
-
-
-def _by_series(rows: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> dict[tuple[Any, ...], list[tuple[int, float | None]]]:
-    series: dict[tuple[Any, ...], list[tuple[int, float | None]]] = {}
+def _by_series(rows: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> _Series:
+    series: _Series = {}
     for row in rows:
         series.setdefault(tuple(row[key] for key in keys), []).append((row["time"], row["value"]))
     return series

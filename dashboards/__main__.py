@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
-from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from app.catalog import Catalogue, load_folder
 from app.config import read_settings
 from dashboards import alerts, bridge, subjects
+from dashboards.rule import Json
 from dashboards.today import as_json
 
 ROOT = Path(__file__).parents[1]
@@ -36,20 +36,21 @@ def catalogue() -> Catalogue:
     return load_folder(ROOT / "provisioning" / "catalog", read_settings(ROOT / "provisioning" / "bridge.yaml").kinds)
 
 
-def texts() -> Mapping[str, str]:
-    """The JSON of every dashboard by its file's name."""
+def made() -> Mapping[str, Json]:
+    """Every dashboard by its subject."""
     known = catalogue()
-    return {f"{make.__name__}.json": _text(make(known).build()) for make in ALL}
+    return {make.__name__: as_json(make(known).build()) for make in ALL}
 
 
-def rules() -> str:
+def texts(dashboards: Mapping[str, Json]) -> Mapping[str, str]:
+    """The JSON of each by its file's name."""
+    return {f"{name}.json": json.dumps(one, indent=1, ensure_ascii=False) + "\n" for name, one in dashboards.items()}
+
+
+def rules(dashboards: Mapping[str, Json]) -> str:
     """The alert rules' YAML."""
-    plain = json.loads(json.dumps(alerts.as_grafana()))  # nothing in it is the same object twice: no YAML anchors
+    plain = json.loads(json.dumps(alerts.as_grafana(dashboards)))  # nothing in it is the same object twice: no YAML anchors
     return _RULES_HEAD + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=130)
-
-
-def _text(dashboard: Dashboard) -> str:
-    return json.dumps(as_json(dashboard), indent=1, ensure_ascii=False) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dashboards", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; name every file that is not current, exit with 1")
     check = parser.parse_args(arguments).check
-    files = {FOLDER / name: text for name, text in texts().items()} | {RULES: rules()}
+    dashboards = made()
+    files = {FOLDER / name: text for name, text in texts(dashboards).items()} | {RULES: rules(dashboards)}
     found = {path: text for path, text in files.items() if not _is(path, text)}
     for path, text in found.items():
         if not check:

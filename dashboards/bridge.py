@@ -164,7 +164,7 @@ def _oldest() -> timeseries.Panel:
 def _snapshots() -> timeseries.Panel:
     text = "Age of the DuckDB snapshot in use; its writer publishes every few minutes."
     asked = ("max by (source) (bridge_snapshot_age_seconds)", "{{source}}")
-    return _lines("Snapshot age", text, "s", asked)
+    return _lines("Snapshot age", text, "s", asked, steps=((None, GOOD), (600, WARN)))
 
 
 def _source_times() -> timeseries.Panel:

@@ -10,10 +10,13 @@ series, C compares it with the limit.
   "all is well": `execErrState` is Error everywhere. Alerting would be a margin call for every account; OK and KeepLast would hide
   that nobody is watching.
 - No data is told once, by one rule of a metric: `no_data` says where no row is normal, and where it is the trouble itself.
+- Every rule leads to the dashboard of its group and there to the first curve of what it watches: from Grafana's list, from
+  each message, and from the panel back. Grafana keeps that in two annotations; its file has two keys for it, too.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -53,6 +56,19 @@ class Rule:
             _query("C", "__expr__", _compared(self.than, self.limit)),
         ]
 
+    def panel(self, dashboard: Json) -> Json:
+        """The first of the dashboard's curves, else of its figures, that shows what the rule watches. Raises LookupError."""
+        for kind in ("timeseries", "stat"):
+            for panel in dashboard["panels"]:
+                if panel["type"] == kind and any(map(self._asks, panel["targets"])):
+                    return dict(panel)
+        raise LookupError(f"{self.name}: no panel of {dashboard['uid']} shows what it watches")
+
+    def _asks(self, target: Json) -> bool:
+        if self.metric:
+            return bool(self.metric in target.get("target", "").split(","))
+        return _series(self.expression) == _series(target.get("expr", ""))
+
     def _rows(self) -> tuple[str, Json]:
         params = {"metric": self.metric, "by": ",".join(self.by)}
         columns = [*((label, "string") for label in self.by), ("value", "number")]
@@ -60,8 +76,10 @@ class Rule:
             return _bridge(params | {"from": "now-1m", "instant": "true"}, columns, "table")
         return _bridge(params | {"from": "now-5m", "step": "60s"}, [("time", "timestamp_epoch"), *columns], "timeseries")
 
-    def as_grafana(self, group: str) -> Json:
+    def as_grafana(self, group: str, dashboard: Json) -> Json:
         """As Grafana's provisioning file has it."""
+        shown, panel = dashboard["uid"], self.panel(dashboard)["id"]
+        link = {"__dashboardUid__": shown, "__panelId__": str(panel)}
         return {
             "uid": self.name,
             "title": self.title,
@@ -69,11 +87,18 @@ class Rule:
             "data": self.queries(),
             "noDataState": self.no_data,
             "execErrState": "Error",
+            "dashboardUid": shown,
+            "panelId": panel,
             "for": self.lasts,
             "labels": {"severity": self.severity, "group": group},
-            "annotations": {"summary": self.says, "description": self.does, "runbook": _RUNBOOK},
+            "annotations": {"summary": self.says, "description": self.does, "runbook": _RUNBOOK} | link,
             "isPaused": False,
         }
+
+
+def _series(expression: str) -> set[str]:
+    """The bridge's own series that an expression reads."""
+    return set(re.findall(r"bridge_\w+", expression))
 
 
 def _query(ref_id: str, source: str, model: Mapping[str, Any]) -> Json:

@@ -66,7 +66,7 @@ def account(catalogue: Catalogue) -> Board:
     stats = [
         panels.value("equity"),
         panels.value("floating_pnl"),
-        panels.value("free_margin"),
+        panels.worst("free_margin", "account", "min", "Free margin, lowest account"),
         panels.worst("margin_level", "account", "min", "Margin level, lowest account", "Below 150 % a margin call is near."),
         panels.worst("drawdown", "account", "max", "Drawdown, worst account"),
         panels.value("margin_level", title="Margin level, all together", note=_CALCULATED),
@@ -215,6 +215,7 @@ def performance(catalogue: Catalogue) -> Board:
     board.row("In detail")
     by_broker = ("order_execution_rate", "fill_rate", "reject_rate", "execution_latency", "broker_slippage", "total_pnl")
     board.line(8, (panels.matrix("By broker, this hour", "broker", *by_broker, note=f"{THIS_HOUR} {SLIPPAGE}", hourly=True), 24))
+    board.line(8, (panels.events("trade_failures", "Failed trades, with the broker's return code"), 24))
     return board
 
 

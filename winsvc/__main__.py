@@ -149,7 +149,7 @@ def _check(args: argparse.Namespace) -> None:
 
     found = check.problems(args.config, args.running)
     if found:
-        raise Refused("\n".join((f"{len(found)} problems:", *found)))
+        raise Refused("\n".join((f"{len(found)} problem{'s' if len(found) > 1 else ''}:", *found)))
     print("nothing is in the way")
 
 

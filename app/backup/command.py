@@ -108,7 +108,7 @@ def listed(archive: Archive) -> Iterator[str]:
     for backup in sorted(backups, key=lambda one: one.kind):
         try:
             manifest = backup.manifest()
-            said = f"{size_text(manifest.size_bytes):>10}  {f'on top of {manifest.base}' if manifest.base else 'whole'}"
+            said = f"{size_text(manifest.size_bytes):>10}  {f'on top of {manifest.base}' if manifest.base else 'full'}"
         except BackupError as problem:
             said = f"DAMAGED: {problem}"
         yield f"{backup.name}  {age_text(time.time() - backup.taken_ms / 1000):>6} old  {said}"

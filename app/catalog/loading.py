@@ -164,7 +164,7 @@ class _Loading:
 def _problems(problem: ValidationError, model: Any, file: str, key: str) -> Iterator[Problem]:
     for error in problem.errors(include_url=False, include_context=False):
         place = ".".join([key, *(str(part) for part in error["loc"])]).strip(".")
-        message = error["msg"]
+        message = error["msg"].removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
             message = "unknown key"
             if len(error["loc"]) == 1 and isinstance(model, type) and issubclass(model, BaseModel):

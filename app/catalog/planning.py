@@ -1,6 +1,7 @@
 """A Query to the Statements that answer it: the step, the aligned range, the seam between history and live edge, the limits.
 
-The step. An explicit step is kept, raised to a multiple of the metric's resolution. Without one it is the first of a ladder that
+The step. An explicit step is kept, raised to a multiple of the metric's resolution; of amounts that add up, to as many steps as
+leave no more points than are asked for, since thinning would lose some. Without one it is the first of a ladder that
 keeps a series within `max_points`; a sampled quantity is asked up to four times finer than that and thinned afterwards, so that
 its extremes survive. Every choice depends on the length of the range and never on its position, so a dashboard that slides along
 keeps its grid.
@@ -167,11 +168,20 @@ def _step(metric: Metric, query: Query, limits: Limits) -> tuple[int, tuple[Noti
     if query.step_ms > limits.max_range_s * 1000:
         # Its one bucket would be asked for as a whole.
         raise LimitExceeded(f"step: {query.step_ms / _DAY_S / 1000:.6g} days; at most {limits.max_range_s / _DAY_S:g} days")
-    step_s = -(-query.step_ms // (1000 * resolution_s)) * resolution_s
-    if step_s * 1000 == query.step_ms:
-        return query.step_ms, ()
-    remark = f"step {query.step_ms / 1000:g}s raised to {step_s}s: {metric.name} comes every {resolution_s}s"
-    return step_s * 1000, (Notice("info", remark),)
+    step_ms, why = -(-query.step_ms // (1000 * resolution_s)) * resolution_s * 1000, f"comes every {resolution_s}s"
+    if (times := _too_many_times(metric, query, step_ms)) > 1:
+        step_ms, why = times * step_ms, f"adds up, so none of its points is left out to stay within {query.max_points}"
+    if step_ms == query.step_ms:
+        return step_ms, ()
+    remark = f"step {query.step_ms / 1000:g}s raised to {step_ms / 1000:g}s: {metric.name} {why}"
+    return step_ms, (Notice("info", remark),)
+
+
+def _too_many_times(metric: Metric, query: Query, step_ms: int) -> int:
+    """How many steps have to be one, so that no amount is thinned away: whoever adds the points up must get the whole."""
+    if not metric.accumulates or query.strict or query.instant:
+        return 1
+    return -(-(query.to_ms - query.from_ms) // (step_ms * query.max_points))
 
 
 def _auto_step_s(metric: Metric, query: Query, limits: Limits) -> int:

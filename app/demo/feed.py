@@ -14,11 +14,14 @@ from typing import Any
 import clickhouse_connect
 import numpy as np
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from app.demo.accounts import AccountStates, Opening, closing, opening, states, ticks
 from app.demo.clickhouse_writer import ClickHouseWriter
 from app.demo.duckdb_writer import DuckDBWriter
 from app.demo.gauges import exposition, families, openmetrics
+from app.demo.redis_filling import RefilledRedis, fill_redis
 from app.demo.redis_writer import STREAM_LENGTH, RedisWriter
 from app.demo.stores import Exporter, backfill, has_prometheus, prometheus_store, redis_store
 from app.demo.world import HOUR_MS, TICK_MS, World
@@ -28,6 +31,7 @@ _PUBLISH_MS = 10_000
 _BACKFILL_STEP_MS = 60_000
 # fakeredis takes seconds for what a real server does at once.
 _EMBEDDED_STREAM = 1000
+_REDIS_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +61,6 @@ class RunningDemo:
     sources: Mapping[str, Any]
     facts: Sequence[str]
     feed: asyncio.Task[None]
-
-
-def fill_redis(world: World, writer: RedisWriter, until_ms: int) -> None:
-    """The state at `until_ms`, the last hour's samples, the newest stream entries."""
-    hour = ticks(max(world.start_ms, until_ms - HOUR_MS + TICK_MS), until_ms)
-    history = states(world, np.append(ticks(world.start_ms, int(hour[0]) - 1), hour), opening(world))
-    now = states(world, np.array([until_ms]), closing(history))
-    writer.samples(world, _newest(history, len(hour)), until_ms)
-    writer.write(world, now, world.start_ms, until_ms)
 
 
 def fill_clickhouse(world: World, writer: ClickHouseWriter, until_ms: int) -> None:
@@ -147,10 +142,6 @@ def _settled(world: World, until_ms: int) -> Opening:
     return closing(states(world, ticks(world.start_ms, until_ms // TICK_MS * TICK_MS - 1), opening(world)))
 
 
-def _newest(history: AccountStates, count: int) -> AccountStates:
-    return AccountStates(*(getattr(history, name)[-count:] for name in AccountStates.__slots__))
-
-
 @asynccontextmanager
 async def running_demo(options: DemoOptions) -> AsyncIterator[RunningDemo]:
     """The stores, filled with history and fed live until the block is left."""
@@ -165,7 +156,7 @@ async def running_demo(options: DemoOptions) -> AsyncIterator[RunningDemo]:
     )
     async with AsyncExitStack() as stack:
         port, redis_fact = await _entered(stack, redis_store(options.folder / "redis"))
-        client = stack.enter_context(redis.Redis(port=port))
+        client = stack.enter_context(redis.Redis(port=port, socket_timeout=_REDIS_TIMEOUT_S, retry=Retry(NoBackoff(), 0)))
         engine_path = options.folder / "clickhouse"
         engine = await asyncio.to_thread(_engine, engine_path)
         if engine is not None:
@@ -173,7 +164,7 @@ async def running_demo(options: DemoOptions) -> AsyncIterator[RunningDemo]:
         duckdb_writer = DuckDBWriter(options.folder / "duckdb")
         stack.callback(duckdb_writer.close)
         writers = Writers(
-            RedisWriter(client, _EMBEDDED_STREAM if "embedded" in redis_fact else STREAM_LENGTH),
+            RefilledRedis(client, _EMBEDDED_STREAM if "embedded" in redis_fact else STREAM_LENGTH),
             ClickHouseWriter(engine) if engine else None,
             duckdb_writer,
         )

@@ -24,8 +24,9 @@ from app.config import Settings, read_settings
 from app.demo.accounts import AccountStates
 from app.demo.clickhouse_writer import ClickHouseWriter
 from app.demo.duckdb_writer import DuckDBWriter
-from app.demo.feed import LiveFeed, Writers, fill_duckdb, fill_redis, write_history
+from app.demo.feed import LiveFeed, Writers, fill_duckdb, write_history
 from app.demo.gauges import exposition, families
+from app.demo.redis_filling import fill_redis
 from app.demo.redis_writer import RedisWriter
 from app.demo.stores import Exporter
 from app.demo.world import HOUR_MS, World

@@ -184,7 +184,8 @@ def _failure(table: ErrorTable, problem: BaseException) -> type[SourceError]:
 
 def first_line(problem: BaseException, limit: int = 300) -> str:
     """A driver's message cut to one line that fits a panel."""
-    lines = str(problem).strip().splitlines()
+    # aiohttp says so of plain HTTP, too: people would look for TLS.
+    lines = str(problem).replace(" ssl:default", "").strip().splitlines()
     return (lines[0] if lines else type(problem).__name__)[:limit]
 
 

@@ -125,13 +125,18 @@ def test_the_feed_goes_on_and_is_seen_within_two_seconds(demo: tuple[int, str]) 
     assert equity(20) != first
 
 
-def test_a_query_table_shows_each_series(demo: tuple[int, str]) -> None:
+@pytest.mark.parametrize(("columns", "course"), [("120", 20), ("80", 6), ("40", 0)])
+def test_a_query_table_shows_each_series_with_every_figure_whole(demo: tuple[int, str], columns: str, course: int) -> None:
+    """The course is what gives way in a narrow terminal, or a pipe."""
     command = [sys.executable, "-m", "app", "query", "equity", "--by", "account", "--url", f"http://127.0.0.1:{demo[0]}"]
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, check=False, env={"PYTHONIOENCODING": "utf-8", "COLUMNS": "120"}
+        command, capture_output=True, text=True, cwd=ROOT, check=False, env={"PYTHONIOENCODING": "utf-8", "COLUMNS": columns}
     )
-    assert [account for account in range(1001, 1007) if f"ACC{account}" not in done.stdout] == []
-    assert re.search("[▁▂▃▄▅▆▇█]{5}", done.stdout)
+    lines = [line for line in done.stdout.splitlines() if "ACC" in line]
+    assert [line.split()[0] for line in lines] == [f"ACC{account}" for account in range(1001, 1007)]
+    assert "…" not in done.stdout
+    assert min(len(re.findall("[▁▂▃▄▅▆▇█]", line)) for line in lines) >= course
+    assert max(map(len, lines)) <= max(int(columns), 64)
 
 
 def test_a_port_that_is_taken_is_refused_before_any_store_is_touched(demo: tuple[int, str], tmp_path: Path) -> None:

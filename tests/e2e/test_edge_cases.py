@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from app.config import Settings, settings_from
-from app.demo.feed import fill_redis
+from app.demo.redis_filling import fill_redis
 from app.demo.redis_writer import RedisWriter
 from app.main import create_app
 from app.sync import verify

@@ -147,7 +147,10 @@ def _dockerfile(text: str) -> Iterator[tuple[str, object]]:
 
 def environment(service: Mapping[str, Any]) -> dict[str, str]:
     """A compose service's variables, defaults filled in."""
-    return {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value)) for name, value in service.get("environment", {}).items()}
+    given = {
+        name: value for name, value in service.get("environment", {}).items() if value is not None
+    }  # else only what .env says
+    return {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value)) for name, value in given.items()}
 
 
 def _compose(text: str) -> Iterator[tuple[str, object]]:

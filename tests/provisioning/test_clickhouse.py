@@ -121,7 +121,8 @@ async def test_the_bridges_user_gets_every_answer_of_the_catalogue(
 ) -> None:
     found = await answers(bridge)
     assert found == await answers(administrator)
-    assert [name for name, series in found.items() if not series] == []
+    rare = ("system_events from ", "trade_failures from ")  # an hour without any is a good one
+    assert [name for name, series in found.items() if not series and not name.startswith(rare)] == []
     assert len(found) > 15
 
 

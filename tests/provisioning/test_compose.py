@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(service: dict[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in service.get("environment", {}).items()}
+    return {name: str(value) for name, value in service.get("environment", {}).items() if value is not None}
 
 
 @pytest.mark.parametrize("profiles", [[], *([profile] for profile in PROFILES), PROFILES], ids="+".join)
@@ -178,6 +178,13 @@ def test_the_bridges_settings_are_those_that_the_file_names(made: Path, monkeypa
     assert (connects["clickhouse"]["host"], connects["clickhouse"]["username"]) == ("clickhouse", "bridge")
     assert str(connects["prometheus"]["url"]).rstrip("/") == "http://haproxy:9090"
     assert set(settings["auth"]["keys"]) == {"grafana", "prometheus", "operator"}
+
+
+def test_the_bridges_tell_the_backend_of_an_outage_only_where_env_says_whom(made: Path, tmp_path: Path) -> None:
+    told = tmp_path / "env"
+    told.write_text((made / "env").read_text() + "BRIDGE_SYNC__URL=https://backend.example/redis-events\n")
+    found = [understood(file)["services"]["bridge-1"]["environment"]["BRIDGE_SYNC__URL"] for file in (made / "env", told)]
+    assert found == [None, "https://backend.example/redis-events"]
 
 
 def test_the_backups_settings_are_those_that_the_file_names(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from dashboards.__main__ import ALL, FOLDER, main, texts
+from dashboards.__main__ import ALL, FOLDER, made, main, texts
 from dashboards.board import WIDTH
 from tests.e2e.conftest import client_of
 from tests.servers.grafana import FrameConverter
@@ -31,7 +31,7 @@ def _of(kind: str) -> list[Any]:
 
 def test_what_is_committed_is_what_the_code_makes() -> None:
     committed = {file.name: file.read_text(encoding="utf-8") for file in FOLDER.glob("*.json")}
-    assert committed == texts(), "run `make dashboards`"
+    assert committed == texts(made()), "run `make dashboards`"
     assert len(committed) == len(ALL) == 7
 
 
@@ -40,7 +40,7 @@ def test_the_command_writes_what_is_not_current_and_says_so_when_it_only_checks(
 ) -> None:
     monkeypatch.setattr("dashboards.__main__.FOLDER", tmp_path)
     assert main([]) == 0
-    assert {file.name: file.read_text(encoding="utf-8") for file in tmp_path.iterdir()} == texts()
+    assert {file.name: file.read_text(encoding="utf-8") for file in tmp_path.iterdir()} == texts(made())
     assert main(["--check"]) == 0
     (tmp_path / "account.json").write_text("{}", encoding="utf-8")
     capsys.readouterr()
@@ -157,11 +157,7 @@ async def test_who_opens_a_dashboard_sees_data_in_every_panel_and_no_remark_on_a
         if panel["datasource"]["type"] == "simpod-json-datasource":
             body = opened(one, stores.until_ms).json_query(one, panel)
             frames = await _frames(client, frame_converter, body, quiet=True)
-            rare = panel["title"] in (
-                "System events",
-                "Failed trades",
-                "Failed trades in range",
-            )  # an hour without any is a good one
+            rare = panel["title"].startswith(("System events", "Failed trades"))  # an hour without any is a good one
             assert rare or all(frame["length"] for frame in frames), panel["title"]
 
 

@@ -16,7 +16,7 @@ import yaml
 
 from app.telemetry import Telemetry
 from dashboards.__main__ import RULES as RULES_FILE
-from dashboards.__main__ import rules
+from dashboards.__main__ import made, rules
 from tests.e2e.conftest import client_of
 from tests.provisioning.agreements import ROOT
 from tests.provisioning.alerting import ENVIRONMENT, FOLDER, ON_PROMETHEUS, RULES, SOURCES
@@ -26,6 +26,12 @@ from tests.servers.world import Stores
 
 KEYS = json.loads((Path(__file__).parent / "grafana_keys.json").read_text(encoding="utf-8"))
 INI = (FOLDER / "grafana.ini").read_text(encoding="utf-8")
+PANELS: dict[Any, Any] = {
+    (one["uid"], str(panel["id"])): panel
+    for one in (json.loads(file.read_text(encoding="utf-8")) for file in sorted(FOLDER.glob("dashboards/*.json")))
+    for panel in one["panels"]
+    if panel["type"] != "row"
+}
 #: Keys that an older Grafana does not have, and ignores; the file says so beside each.
 IGNORED_BY_OLDER = {"database.wal"}
 
@@ -149,13 +155,14 @@ def test_save_and_test_asks_something_that_is_answered(stores: Stores, uid: str)
 
 
 def test_the_alert_rules_are_those_of_the_code() -> None:
-    assert RULES_FILE.read_text(encoding="utf-8") == rules(), "run `make dashboards`"
+    assert RULES_FILE.read_text(encoding="utf-8") == rules(made()), "run `make dashboards`"
 
 
 def faults(rule: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with a rule's form."""
     yield from _wrong_queries(rule)
     yield from _wrong_texts(rule)
+    yield from _wrong_link(rule)
     if rule["execErrState"] != "Error" or rule["noDataState"] not in {"OK", "NoData", "Alerting"}:
         yield "its states"
     if not re.fullmatch(r"[a-z0-9-]{1,40}", rule["uid"]):
@@ -187,10 +194,50 @@ def _wrong_texts(rule: Mapping[str, Any]) -> Iterator[str]:
         yield "its summary names other labels than its series have"
 
 
+def _wrong_link(rule: Mapping[str, Any]) -> Iterator[str]:
+    annotations = rule["annotations"]
+    link = annotations.get("__dashboardUid__"), annotations.get("__panelId__")
+    if link != (rule["dashboardUid"], str(rule["panelId"])):
+        yield "its two links differ"
+    panel = PANELS.get(link)
+    if panel is None:
+        yield "a link to a panel that is not there"
+    elif not any(_shows(target, rule["data"][0]["model"]) for target in panel["targets"]):
+        yield "a link to a panel of something else"
+    elif "expr" not in rule["data"][0]["model"] and _limit(rule) not in _limits(panel):
+        yield "a limit that its panel does not show"
+
+
+def _shows(target: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
+    """Whether a panel's target asks for what the rule asks for, by the same labels."""
+    if "expr" in model:
+        return set(re.findall(r"bridge_\w+", model["expr"])) <= set(re.findall(r"bridge_\w+", target["expr"]))
+    asked = {param["key"]: param["value"] for param in model["url_options"]["params"]}
+    by: list[str] = json.loads(target["payload"]).get("by", [])
+    return bool(target["target"] == asked["metric"]) and by == asked["by"].split(",")
+
+
+def _limit(rule: Mapping[str, Any]) -> float:
+    found: float = rule["data"][-1]["model"]["conditions"][0]["evaluator"]["params"][0]
+    return found
+
+
+def _limits(panel: Mapping[str, Any]) -> set[float]:
+    return {step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]}
+
+
 def test_every_rule_is_whole() -> None:
     assert {uid: list(faults(rule)) for uid, rule in RULES.items()} == {uid: [] for uid in RULES}
     titles = [rule["title"] for rule in RULES.values()]
     assert (len(set(titles)), len(titles)) == (15, 15)
+
+
+def _linked(uid: str, panel: int) -> Callable[[Any], object]:
+    def link(rule: Any) -> None:
+        rule.update(dashboardUid=uid, panelId=panel)
+        rule["annotations"].update(__dashboardUid__=uid, __panelId__=str(panel))
+
+    return link
 
 
 WRONG_RULES: dict[str, Callable[[Any], object]] = {
@@ -202,6 +249,10 @@ WRONG_RULES: dict[str, Callable[[Any], object]] = {
     "texts": lambda rule: rule["labels"].pop("severity"),
     "other labels": lambda rule: rule["annotations"].update(summary="{{ .Labels.acount }}"),
     "uid": lambda rule: rule.update(uid="x" * 41),
+    "links differ": lambda rule: rule.update(panelId=1),
+    "panel that is not there": _linked("tds-account", 999),
+    "panel of something else": _linked("tds-account", 1),
+    "limit that its panel": lambda rule: rule["data"][2]["model"]["conditions"][0]["evaluator"].update(params=[170]),
 }
 
 

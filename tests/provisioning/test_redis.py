@@ -12,7 +12,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from app.demo.feed import fill_redis
+from app.demo.redis_filling import fill_redis
 from app.demo.redis_writer import RedisWriter
 from app.demo.world import HOUR_MS, World
 from app.errors import SourceDenied

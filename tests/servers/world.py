@@ -16,7 +16,8 @@ from fastapi import FastAPI
 from app.config import Settings, settings_from
 from app.demo.clickhouse_writer import ClickHouseWriter
 from app.demo.duckdb_writer import DuckDBWriter
-from app.demo.feed import Writers, fill_clickhouse, fill_duckdb, fill_prometheus, fill_redis
+from app.demo.feed import Writers, fill_clickhouse, fill_duckdb, fill_prometheus
+from app.demo.redis_filling import fill_redis
 from app.demo.redis_writer import RedisWriter
 from app.demo.stores import free_port, prometheus_store
 from app.demo.world import HOUR_MS, World

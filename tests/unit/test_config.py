@@ -75,7 +75,7 @@ sources:
         "sources.rts.connect: Input tag 'reddis' found using 'kind' does not match any",
         "sources.duckdb.connect.duckdb.snapshots: Field required",
         "sources.prometheus.connect.prometheus.url: URL scheme should be 'http' or 'https'",
-        "sources.prometheus.policy: Value error, attempt_timeout_s must not be above total_timeout_s",
+        "sources.prometheus.policy: attempt_timeout_s must not be above total_timeout_s",
     )
     assert (status, [key for key in keys if not any(line.startswith(f"{file}: {key}") for line in lines)]) == (2, [])
 

@@ -62,7 +62,7 @@ def test_the_driver_of_a_source_is_imported_in_that_sources_files_only() -> None
             # the backups of what a server offers to its administrator.
             allowed = where.startswith((f"sources/{kind}", "demo/")) or (where, driver) in (
                 ("questions.py", "httpx"),
-                ("sync_http.py", "httpx"),
+                ("sync/http.py", "httpx"),
                 ("backup/clickhouse_server.py", "httpx"),
                 ("backup/prometheus.py", "httpx"),
             )

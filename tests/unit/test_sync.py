@@ -15,7 +15,8 @@ import pytest
 from pydantic import ValidationError
 
 from app.errors import SourceUnavailable
-from app.sync import BackendSync, SyncCall, SyncSettings, _Answer, signature, verify
+from app.sync import BackendSync, SyncCall, SyncSettings, signature, verify
+from app.sync.delivery import _Answer
 from tests.servers.receiver import HANG, receiver
 
 SECRET = "correct-horse-battery"

@@ -49,7 +49,7 @@ def test_the_ports_of_a_service_that_runs_are_its_own(tmp_path: Path, capsys: py
 def test_a_wrong_configuration_is_told_by_its_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = bridge_folder(tmp_path, free_port(), "log_levl: info\n")
     assert told(["check", "--config", str(config)]) == 1
-    assert capsys.readouterr().err == f"1 problems:\n{config}: log_levl: unknown key\n"
+    assert capsys.readouterr().err == f"1 problem:\n{config}: log_levl: unknown key\n"
 
 
 def test_the_service_control_manager_is_asked_on_windows_only(capsys: pytest.CaptureFixture[str]) -> None:

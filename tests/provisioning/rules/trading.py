@@ -84,6 +84,7 @@ CASES = [
         {
             'tds_order_responses_total{broker="x",retcode="10006"}': "0+1x80",
             'tds_order_responses_total{broker="x",retcode="10009"}': "0+99x80",
+            'tds_order_responses_total{broker="quiet",retcode="10006"}': "0 1x79",
         },
         "5m",
         "5m45s",
@@ -99,6 +100,7 @@ CASES = [
         {
             'tds_order_responses_total{broker="x",retcode="10025"}': "0+10x80",
             'tds_order_responses_total{broker="x",retcode="10009"}': "0+90x80",
+            'tds_order_responses_total{broker="quiet",retcode="10006"}': "0 1x79",
         },
         "1m45s",
         "2m30s",

@@ -191,9 +191,9 @@ async def test_a_cancelled_query_is_gone_within_a_quarter_of_a_second(prom: Prom
     assert len(await ask(prom, "max(gauge)")) == 5
 
 
-async def test_a_dead_server_is_unavailable_at_once() -> None:
+async def test_a_dead_server_is_unavailable_at_once_and_nothing_is_said_of_tls() -> None:
     source = source_of(1)
-    with pytest.raises(SourceUnavailable):
+    with pytest.raises(SourceUnavailable, match=r"Cannot connect to host 127\.0\.0\.1:1 \["):
         await ask(source, "up")
     await source.close()
 

@@ -69,6 +69,20 @@ def test_a_step_below_the_resolution_is_raised_and_says_so(catalogue: Catalogue)
     )
 
 
+def test_amounts_that_add_up_get_a_coarser_step_where_others_are_thinned(catalogue: Catalogue) -> None:
+    """Grafana rounds its interval down: a day at 1000 points asks for minutes, and their sum is a figure on a dashboard."""
+    day, minute = 86_400, {"step_ms": 60_000}
+    summed, sampled = plan(catalogue, "ranged", day, **minute), plan(catalogue, "gauge", day, **minute)
+    assert (summed.range.step_ms, summed.thin_ms) == (120_000, 0)
+    assert [notice.text for notice in summed.notices] == [
+        "step 60s raised to 120s: ranged adds up, so none of its points is left out to stay within 1000"
+    ]
+    assert (sampled.range.step_ms, sampled.thin_ms > 0) == (60_000, True)
+    for other in ({"strict": True}, {"instant": True}):
+        assert plan(catalogue, "ranged", day, **minute, **other).range.step_ms == 60_000
+    assert plan(catalogue, "ranged", 60_000, **minute).range.step_ms == 60_000
+
+
 def test_history_ends_where_the_open_bucket_begins_and_the_live_read_has_the_rest(catalogue: Catalogue) -> None:
     found = plan(catalogue, "gauge", 3600, step_ms=60_000)
     assert found.history is not None
