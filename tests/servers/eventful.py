@@ -20,7 +20,11 @@ _OPEN_MS = 20 * MINUTE_MS
 
 
 def make_eventful(world: World, until_ms: int) -> None:
-    """In the hour before `until_ms` every terminal fills an order a minute, one is refused and one terminal crashes."""
+    """In the hour before `until_ms` every terminal fills an order a minute, one is refused and one terminal crashes.
+
+    Accounts are ten times as rich, so that no run of losses brings one near an alert rule's limit.
+    """
+    world.deposits = 10 * world.deposits
     ends_ms = until_ms // MINUTE_MS * MINUTE_MS
     calm_ms = ends_ms - CALM * MINUTE_MS
     crash = Outage(0, ends_ms - CRASH * MINUTE_MS, ends_ms - (CRASH - 2) * MINUTE_MS)
