@@ -133,7 +133,6 @@ async def test_the_bridges_user_gets_every_answer_of_the_catalogue(server: Provi
     admin = source_as(server, "admin")
     found, wanted = await answers(bridge), await answers(admin)
     await admin.close()
-    # Heartbeats and the like are told by the server's clock, which went on in between; all else stands still.
     assert {name for name in found if found[name] != wanted[name]} == set()
     assert {name for name, series in found.items() if not series} == set()
     assert len(found) > 25
