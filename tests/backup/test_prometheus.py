@@ -13,10 +13,10 @@ from tests.servers.prometheus import PrometheusServer
 
 
 def test_a_snapshot_under_scrapes_comes_back_with_every_sample(desk: Desk, prometheus: PrometheusServer) -> None:
-    before = samples(prometheus)
+    before, there = samples(prometheus), set(prometheus.data.glob("snapshots/*"))
     backup = desk.saved("prometheus")
     after = samples(prometheus)
-    assert list((prometheus.data / "snapshots").iterdir()) == []
+    assert set(prometheus.data.glob("snapshots/*")) == there
     saved = sum(block["samples"] for block in backup.manifest().contents["blocks"].values())
     assert saved > len(before) >= 5
     prometheus.stop()
@@ -72,7 +72,7 @@ def test_restoring_to_a_new_folder_needs_no_force_and_a_full_one_does(desk: Desk
 def test_verify_opens_the_blocks_with_prometheus_own_code(desk: Desk, prometheus: PrometheusServer) -> None:
     backup = desk.saved("prometheus")
     good = desk.run("backup", "verify", "prometheus")
-    (index,) = (backup.path / "data").glob("*/index")
+    index = min((backup.path / "data").glob("*/index"))
     flip(index)
     bad = desk.run("backup", "verify", "prometheus")
     assert (good.code, "it holds what was saved" in good.out) == (0, True)

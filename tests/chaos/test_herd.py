@@ -20,6 +20,7 @@ from tests.contract.app_under_test import CPU, HISTORY, KINDS, LIVE, NOW, PNL, T
 USERS = 50
 REFRESH_MS = 5_000
 HOUR_MS = 3_600_000
+_LIMITS = ("attempt_timeout_s", "total_timeout_s", "patience_s")
 
 
 class Clock:
@@ -51,7 +52,7 @@ class Herd(Bench):
 def _fresh_for(fresh_s: float) -> Settings:
     values = settings().model_dump(mode="json")
     for source in values["sources"].values():
-        source["policy"] |= {"fresh_s": fresh_s, "stale_s": 900}
+        source["policy"] |= {"fresh_s": fresh_s, "stale_s": 900} | dict.fromkeys(_LIMITS, 20)
     # The machine may be slow; nothing here is about time.
     return settings_from(values | {"request": {"budget_s": 30}}, "test")
 

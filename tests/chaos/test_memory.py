@@ -96,17 +96,17 @@ def test_what_kept_answers_really_take_is_near_what_they_say(points: int, series
     assert 0.2 < held / answers.size_bytes <= SLACK, f"{held} bytes for {answers.size_bytes} said, {len(answers)} answers"
 
 
-def test_a_million_questions_never_take_more_than_the_limit() -> None:
+def test_two_hundred_thousand_questions_never_take_more_than_the_limit() -> None:
     span, template, most = TimeRange(0, 3_600_000, 60_000), answered(0, 60), 0
     begun = resident()
     answers = Answers(LIMIT, 10**9)
-    for number in range(1_000_000):
+    for number in range(200_000):  # about twenty times what there is room for
         # The arrays are each answer's own: what is kept is really there.
         frame = Frame(template.time.copy(), template.value.copy(), template.series, (0, 60), asked_ms=number)
         answers.put(Statement("rts", "equity", str(number), (), span), frame, number)
         most = max(most, answers.size_bytes)
     assert LIMIT * 0.9 < most <= LIMIT
-    assert len(answers) + answers.evicted == 1_000_000
+    assert len(answers) + answers.evicted == 200_000
     assert answers.size_bytes == sum(kept.size_bytes for kept in answers)
     grown = resident() - begun
     assert grown <= SLACK * LIMIT, f"{grown / MIB:.1f} MiB"

@@ -17,6 +17,7 @@ from app.demo.world import HOUR_MS, World
 from app.model import TimeRange
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.clickhouse_users import clickhouse_as
+from tests.servers.eventful import make_eventful
 
 UNTIL_MS = time.time_ns() // 1_000_000 // HOUR_MS * HOUR_MS
 WHOLE = TimeRange(UNTIL_MS - 3 * HOUR_MS, UNTIL_MS, 60_000)
@@ -40,6 +41,7 @@ def fill(folder: Path, configuration: Path) -> None:
             server.execute(statement)
     world = World(7, 12, UNTIL_MS - 3 * HOUR_MS)
     world.extend(UNTIL_MS + 2 * HOUR_MS)
+    make_eventful(world, UNTIL_MS)
     with clickhouse_as("backend", folder, configuration / "backend") as server:
         write(server, world)
 

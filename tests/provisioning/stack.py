@@ -7,6 +7,7 @@ import json
 import shutil
 import ssl
 import sys
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
@@ -90,8 +91,17 @@ def running_stack(folder: Path, stores: Stores) -> Iterator[Stack]:
             node.start()
         stack.enter_context(balancer)
         stack.enter_context(fleet)
+        _wait_until_up(balancer)
         trust = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
         yield Stack(balancer, fleet, nodes, certificates, trust)
+
+
+def _wait_until_up(balancer: Balancer, within_s: float = 15.0) -> None:
+    """Until HAProxy has seen both bridges: it was there before them."""
+    ends_s = time.monotonic() + within_s
+    while not all(row["status"].startswith("UP") for row in balancer.stats().values()):
+        assert time.monotonic() < ends_s, balancer.stats()
+        time.sleep(0.05)
 
 
 def _node(folder: Path, stores: Stores) -> ProvisionedPrometheus:

@@ -117,7 +117,8 @@ class ClickHouseServer(ClickHouse):
 
     def faults(self, **faults: Any) -> None:
         """Switch faults on, all others off: delay_s, truncate (the share of each body to send),
-        ignores_leaving (a client that goes away stops nothing), readonly (as a user whose profile says readonly = 1)."""
+        ignores_leaving (a client that goes away stops nothing), readonly (as a user whose profile says readonly = 1),
+        password (another one, as after users.xml was changed: no restart, no connection is lost)."""
         self._http.post(f"{self.url}/test", json=faults)
 
     def state(self) -> dict[str, Any]:

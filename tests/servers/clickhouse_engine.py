@@ -183,7 +183,7 @@ class Handler(BaseHTTPRequestHandler):
         scheme, _, basic = self.headers.get("Authorization", "").partition(" ")
         if scheme == "Basic":
             given = base64.b64decode(basic).decode().partition(":")[2]
-        return given == self.engine.password
+        return bool(given == self.engine.faults.get("password", self.engine.password))
 
     def _form(self, body: bytes) -> dict[str, str]:
         head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()

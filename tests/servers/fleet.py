@@ -54,12 +54,18 @@ class Fleet:
 
     def start(self, number: int) -> None:
         """Start one and wait until it is ready. Raises RuntimeError with what it said."""
+        self._launch(number)
+        self._await(number)
+
+    def _launch(self, number: int) -> None:
         command = [sys.executable, "-m", "app", "serve", "--config", str(self._file(number))]
         with (self._folder / f"bridge{number}.log").open("ab") as log:
-            process = self._processes[number] = subprocess.Popen(command, stderr=log)
+            self._processes[number] = subprocess.Popen(command, stderr=log)
+
+    def _await(self, number: int) -> None:
         ends_s = time.monotonic() + _START_S
         while not self.ready(number):
-            if process.poll() is not None or time.monotonic() > ends_s:
+            if self._processes[number].poll() is not None or time.monotonic() > ends_s:
                 raise RuntimeError(self.log(number))
             time.sleep(0.05)
 
@@ -89,7 +95,13 @@ class Fleet:
 
     def __enter__(self) -> Self:
         for number in range(len(self.ports)):
-            self.start(number)
+            self._launch(number)
+        try:
+            for number in range(len(self.ports)):
+                self._await(number)
+        except RuntimeError:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -23,6 +23,7 @@ from app.demo.stores import free_port, prometheus_store
 from app.demo.world import HOUR_MS, World
 from app.main import create_app
 from tests.servers.clickhouse import ClickHouseServer
+from tests.servers.eventful import make_eventful
 from tests.servers.redis import RedisServer
 
 #: The backfill has a sample a minute; rates need four of them.
@@ -77,6 +78,7 @@ def running_stores(folder: Path, hours: int = 24, instances: int = 4, seed: int 
     until_ms = time.time_ns() // 1_000_000 // 60_000 * 60_000 - 180_000 + 5_000
     world = World(seed, instances, until_ms - hours * HOUR_MS)
     world.extend(until_ms + 2 * HOUR_MS)
+    make_eventful(world, until_ms)
     with ExitStack() as stack:
         (folder / "redis").mkdir()
         server = stack.enter_context(RedisServer(folder / "redis"))

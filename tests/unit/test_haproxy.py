@@ -102,12 +102,12 @@ async def test_every_poller_hears_ready_after_the_start_and_drain_while_draining
 
 async def test_a_drain_that_was_the_agents_own_is_taken_back_for_a_while() -> None:
     bridge = Bridge(replace(GOOD, ready=False))
-    async with agent_of(bridge, announce_s=0.1) as port:
-        await asyncio.sleep(0.15)
+    async with agent_of(bridge, announce_s=0.4) as port:
+        await asyncio.sleep(0.45)
         assert await polled(port) == b"drain up 100%\n"
         bridge.condition = GOOD
         assert await polled(port) == b"ready up 100%\n"
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.45)
         assert await polled(port) == b"up 100%\n"
 
 
@@ -116,7 +116,7 @@ async def test_a_poller_that_never_closes_is_closed_soon_and_does_not_hold_up_th
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         begun = time.monotonic()
         assert await reader.read() == b"ready up 100%\n"
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 3
         _, hanging = await asyncio.open_connection("127.0.0.1", port)
     writer.close()
     hanging.close()

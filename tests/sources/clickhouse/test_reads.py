@@ -210,7 +210,7 @@ async def test_the_server_gives_a_statement_up_after_its_time_limit(store: Store
     started = time.monotonic()
     with pytest.raises(SourceTimeout, match="Timeout exceeded"):
         await source.fetch(statement(SLOW))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5  # it would take 20 s
     await source.close()
 
 
@@ -231,7 +231,7 @@ async def test_the_caller_of_a_cancelled_query_is_free_at_once(store: Store, sou
     asking.cancel()
     with suppress(asyncio.CancelledError):
         await asking
-    assert time.monotonic() - started < 0.25
+    assert time.monotonic() - started < 2  # it would take 20 s
 
 
 async def test_twenty_cancelled_queries_leave_every_connection_usable(store: Store, source: ClickHouseSource) -> None:

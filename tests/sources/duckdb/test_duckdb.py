@@ -17,6 +17,7 @@ from app.model import OPERATORS, Frame, Matcher, Operator, TimeRange
 from app.sources.base import Ask, accepts
 from app.sources.duckdb import DuckDBConfig, DuckDBRead, DuckDBSource
 from app.sources.duckdb_snapshots import covers_to_ms
+from tests.servers.patience import quickest
 from tests.servers.snapshots import SnapshotPublisher, snapshot_name
 from tests.unit.frames import shown
 
@@ -143,14 +144,18 @@ async def test_the_engines_own_time_limit_is_a_time_out(snapshots: SnapshotPubli
 
 async def test_a_cancelled_query_is_gone_within_a_quarter_of_a_second_and_its_neighbours_go_on(lake: DuckDBSource) -> None:
     await ask(lake)
-    running = [asyncio.create_task(ask(lake, ENDLESS)) for _ in range(5)]
-    await asyncio.sleep(0.2)
-    begun = time.perf_counter()
-    for task in running:
-        task.cancel()
-    await asyncio.wait(running)
-    assert shown(await ask(lake)) == {"": {0: 3.5, 10_000: None, 20_000: 4.25}}
-    assert time.perf_counter() - begun < 0.5
+
+    async def cancelled_s() -> float:
+        running = [asyncio.create_task(ask(lake, ENDLESS)) for _ in range(5)]
+        await asyncio.sleep(0.2)
+        begun = time.perf_counter()
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
+        assert shown(await ask(lake)) == {"": {0: 3.5, 10_000: None, 20_000: 4.25}}
+        return time.perf_counter() - begun
+
+    assert await quickest(cancelled_s, 0.25) < 0.25
     before = time.process_time()
     await asyncio.sleep(0.3)
     assert time.process_time() - before < 0.1, "a thread goes on computing"

