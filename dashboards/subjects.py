@@ -84,7 +84,12 @@ def account(catalogue: Catalogue) -> Board:
         (logarithmic(panels.lines("margin_level", "account", note="A gap means that no margin is used.")), 12),
         (panels.lines("drawdown", "account"), 12),
     )
-    board.line(8, (panels.lines("equity", "account"), 12), (panels.several("Margin", "margin", "free_margin"), 12))
+    board.line(
+        8,
+        (panels.lines("equity", "account"), 8),
+        (panels.several("Margin", "margin", "free_margin"), 8),
+        (panels.lines("account_age", "account", note="The present only: nobody keeps its history."), 8),
+    )
     board.row("In detail")
     board.line(10, (panels.matrix("By account, now", "account", *metrics, link=uid("trade_execution")), 24))
     return board

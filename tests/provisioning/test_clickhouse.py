@@ -89,10 +89,13 @@ def test_the_roll_up_says_what_the_trades_say(administrator: ClickHouseServer) -
 def test_the_rolled_up_quantiles_are_those_of_the_fills(administrator: ClickHouseServer, column: str) -> None:
     raw = {"slip": "slippage_points", "lat": "execution_latency_ms"}[column]
     merged = f"SELECT arrayJoin(quantilesTDigestMerge(0.5, 0.95, 0.99)({column})) FROM {DATABASE}.execution_1m"
-    exact = f"""SELECT arrayJoin(quantilesExactInclusive(0.5, 0.95, 0.99)(toFloat64({raw}))) FROM {DATABASE}.trades FINAL
-        WHERE retcode IN (10009, 10010)"""
     found = [float(line) for line in administrator.execute(merged).splitlines()]
-    assert found == pytest.approx([float(line) for line in administrator.execute(exact).splitlines()], rel=0.05)
+    # A digest is right in rank, and between two values it draws a line: half a point, or millisecond, to either side.
+    for share, value in zip((0.5, 0.95, 0.99), found, strict=True):
+        ranks = f"""SELECT countIf({raw} < {value - 0.5}) / count(), countIf({raw} <= {value + 0.5}) / count()
+            FROM {DATABASE}.trades FINAL WHERE retcode IN (10009, 10010)"""
+        below, up_to = map(float, administrator.execute(ranks).split("\t"))
+        assert below - 0.02 <= share <= up_to + 0.02
 
 
 def test_views_under_the_systems_other_names_agree_with_the_trades(administrator: ClickHouseServer) -> None:
@@ -121,8 +124,7 @@ async def test_the_bridges_user_gets_every_answer_of_the_catalogue(
 ) -> None:
     found = await answers(bridge)
     assert found == await answers(administrator)
-    rare = ("system_events from ", "trade_failures from ")  # an hour without any is a good one
-    assert [name for name, series in found.items() if not series and not name.startswith(rare)] == []
+    assert [name for name, series in found.items() if not series] == []
     assert len(found) > 15
 
 

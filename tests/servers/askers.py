@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 import time
 from collections import Counter
@@ -72,11 +73,20 @@ class Load:
         while not self._stopped:
             begun_s = time.monotonic()
             try:
-                await self._one(session, panel)
+                await self._sent(session, panel)
             except (aiohttp.ClientError, TimeoutError) as problem:
                 self.statuses[repr(problem)] += 1
             self.worst_s = max(self.worst_s, time.monotonic() - begun_s)
             await asyncio.sleep(pause_s)
+
+    async def _sent(self, session: aiohttp.ClientSession, panel: bool) -> None:
+        """As Grafana's client (Go's) does: what could not be written, because a kept connection was closed meanwhile, goes out anew."""
+        try:
+            await self._one(session, panel)
+        except aiohttp.ClientOSError as closed:
+            if closed.errno != errno.EPIPE:
+                raise
+            await self._one(session, panel)
 
     async def _one(self, session: aiohttp.ClientSession, panel: bool) -> None:
         asking = session.post("/json/query", json=PANEL) if panel else session.get("/v1/rows", params=self._rows)
