@@ -80,7 +80,7 @@ class Load:
             await asyncio.sleep(pause_s)
 
     async def _sent(self, session: aiohttp.ClientSession, panel: bool) -> None:
-        """As Grafana's client (Go's) does: what could not be written, because a kept connection was closed meanwhile, goes out anew."""
+        """As Grafana's client (Go's) does: what a kept connection did not take, closed meanwhile, goes out on a new one."""
         try:
             await self._one(session, panel)
         except aiohttp.ClientOSError as closed:
