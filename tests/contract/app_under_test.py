@@ -142,11 +142,11 @@ def settings(auth: Mapping[str, object] | None = None, **http: object) -> Settin
     sources = {
         name: {
             "connect": {"kind": kind, **addresses.get(kind, {})},
-            "policy": {"fresh_s": 0, "stale_s": 0, "failures": 100, "attempt_timeout_s": 0.4, "total_timeout_s": 0.4},
+            "policy": {"fresh_s": 0, "stale_s": 0, "failures": 100, "attempt_timeout_s": 2, "total_timeout_s": 2},
         }
         for name, kind in KINDS.items()
     }
-    values = {"sources": sources, "http": http, "request": {"budget_s": 0.5}, "agent": {"port": None}, "auth": auth or {}}
+    values = {"sources": sources, "http": http, "request": {"budget_s": 2.5}, "agent": {"port": None}, "auth": auth or {}}
     return settings_from(values, "test")
 
 

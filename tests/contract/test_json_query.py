@@ -301,7 +301,7 @@ async def test_a_hanging_store_costs_the_request_no_more_than_its_limit(at: Benc
     loop = asyncio.get_running_loop()
     begun = loop.time()
     elements, _ = await ask(at, frame_converter, body(equity(), "cpu_load"))
-    assert (loop.time() - begun < 1.0, {one["refId"] for one in elements}) == (True, {"A", "B"})
+    assert (loop.time() - begun < 3.0, {one["refId"] for one in elements}) == (True, {"A", "B"})
 
 
 WRONG: dict[str, tuple[Any, int, tuple[str, ...]]] = {
