@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from pydantic import Field
 
 from app.model import Flags, Notice, Severity, age_text
@@ -33,8 +32,7 @@ class AsOf(Strict):
         at_ms, bad = instants([written[row] for row in where.keep])
         notices = list(unparsed(what, self.field, bad))
         old = now_ms - at_ms > self.current_s * 1000
-        rows, old_rows = (np.bincount(where.place[some], minlength=len(where.label_sets)) for some in (slice(None), old))
-        alone = old & (rows == old_rows)[where.place]
+        alone = where.alone(old)
         for severity, some, means in ((_INFO, alone, _NONE), (_WARNING, old & ~alone, _LAST)):
             if count := int(some.sum()):
                 longest = age_text(now_ms - round(at_ms[some].min()))

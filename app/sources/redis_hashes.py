@@ -45,8 +45,7 @@ class _Tabled(Form):
             return ()
         cells = {field: np.array([bool(cell) for cell in found.cells[field]]) for field in self.fields}
         bad = np.any([np.isnan(known[field]) & cells[field] for field in self.fields], axis=0)[where.keep]
-        rows, bad_rows = (np.bincount(where.place[some], minlength=len(where.label_sets)) for some in (slice(None), bad))
-        spoilt = ((bad_rows > 0) & (bad_rows < rows)).any()
+        spoilt = (bad & ~where.alone(bad)).any()
         return tuple(notices) if spoilt else tuple(replace(notice, severity="info") for notice in notices)
 
     def problems(self) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field
 
-from app.model import Frame, Labels, Matcher, Notice, Places, Statement, Times, Values, frame_of_runs
+from app.model import Flags, Frame, Labels, Matcher, Notice, Places, Statement, Times, Values, frame_of_runs
 from app.sources.base import Ask, Read, Strict, accepts_all
 from app.sources.redis_fold import Aggregate, Rule
 from app.sources.redis_parse import Cell, instants, numbers
@@ -158,6 +158,12 @@ class Placed:
     keep: Places
     place: Places
     label_sets: list[Labels]
+
+    def alone(self, rows: Flags) -> Flags:
+        """Those of these rows that have no others beside them in their label set."""
+        every, some = (np.bincount(found, minlength=len(self.label_sets)) for found in (self.place, self.place[rows]))
+        found: Flags = rows & (every == some)[self.place]
+        return found
 
 
 def placed(labels: Mapping[str, Sequence[str]], count: int, by: Sequence[str], where: Sequence[Matcher]) -> Placed:
