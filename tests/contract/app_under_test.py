@@ -70,6 +70,9 @@ events:
     read: {source: clickhouse, sql: "SELECT {from_ms:Int64} AS time, 'x' AS title WHERE true {where}"}
 """
 
+#: for tests in which nothing is about time: a busy machine must not make an answer late
+UNHURRIED = dict.fromkeys(("attempt_timeout_s", "total_timeout_s", "patience_s"), 20)
+
 Answer = Frame | BridgeError | Callable[[Statement], Awaitable[Frame]]
 
 

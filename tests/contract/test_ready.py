@@ -23,11 +23,10 @@ from app.errors import SourceUnavailable
 from app.main import application, assemble
 from app.model import Frame, Statement
 from app.ops import Operations
-from tests.contract.app_under_test import CPU, HISTORY, KINDS, LIVE, NOW, PNL, TEXT, Scripted, settings, without_ages
+from tests.contract.app_under_test import CPU, HISTORY, KINDS, LIVE, NOW, PNL, TEXT, UNHURRIED, Scripted, settings, without_ages
 from tests.unit.frames import frame
 
 HOUR_MS = 3_600_000
-_LIMITS = ("attempt_timeout_s", "total_timeout_s", "patience_s")
 GOOD = {"rts": LIVE, "duckdb": HISTORY, "clickhouse": PNL, "prometheus": CPU}
 ROWS = "/v1/rows?metric=equity&by=account&from=now-1h"
 
@@ -71,8 +70,7 @@ class Two:
 async def two() -> AsyncIterator[Two]:
     values = settings().model_dump(mode="json")
     for source in values["sources"].values():
-        # Nothing here is about time: a busy machine must not make an answer late.
-        source["policy"] |= {"fresh_s": 10, "stale_s": 900} | dict.fromkeys(_LIMITS, 20)
+        source["policy"] |= {"fresh_s": 10, "stale_s": 900} | UNHURRIED
     clock, sources = Clock(), {name: Scripted(name) for name in KINDS}
     chosen = settings_from(values | {"request": {"budget_s": 30}}, "test")
     operations = assemble(chosen, load({"catalogue.yaml": TEXT}, KINDS), sources, clock)
