@@ -47,10 +47,13 @@ def splice(history: Frame, live: Frame, seam: int) -> Frame:
     return frame_of_runs(runs, notices=notices, covers_to_ms=history.covers_to_ms, asked_ms=asked_ms)
 
 
-def newest(frame: Frame, null_too: bool = False) -> Frame:
-    """The last point of each series that is not null (the last point where all are, or `null_too`): one row per label set."""
-    if null_too:
-        return frame.at(np.array(frame.offsets[1:], dtype=np.intp) - 1)
+def last(frame: Frame) -> Frame:
+    """The last point of each series, null or not: one row per label set."""
+    return frame.at(np.array(frame.offsets[1:], dtype=np.intp) - 1)
+
+
+def newest(frame: Frame) -> Frame:
+    """The last point of each series that is not null (the last point where all are): one row per label set."""
     keep = np.zeros(len(frame), dtype=np.bool_)
     for place in range(len(frame.series)):
         first, last = frame.offsets[place], frame.offsets[place + 1]
