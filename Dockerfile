@@ -15,10 +15,11 @@ RUN groupadd --gid 10001 bridge \
 COPY --from=dependencies /opt/bridge /opt/bridge
 WORKDIR /srv/bridge
 COPY app app
+COPY demo demo
 COPY provisioning/bridge.yaml provisioning/bridge.yaml
 COPY provisioning/catalog provisioning/catalog
 ENV PATH=/opt/bridge/bin:$PATH PYTHONUNBUFFERED=1
-RUN python -m compileall -q app
+RUN python -m compileall -q app demo
 ENV PYTHONDONTWRITEBYTECODE=1 BRIDGE_HTTP__HOST=0.0.0.0 BRIDGE_AGENT__HOST=0.0.0.0 BRIDGE_LOG_STYLE=json BRIDGE_STATE=/var/lib/bridge
 USER 10001:10001
 EXPOSE 8080 8081

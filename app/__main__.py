@@ -1,9 +1,10 @@
-"""The command line: its commands as a table, and nothing else."""
+"""The command line: the table of its commands. What a command does stands in `app/cli/`, in the file of its name."""
 
 from __future__ import annotations
 
 import argparse
 import gc
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,15 +15,18 @@ from typing import Any
 from app import __version__
 from app.errors import BridgeError, ConfigError
 
+# These repeat constants of other modules, which take long to import. A test holds them equal.
+#: `app.config.DEFAULT_URL` and the folder of `app.config.DEFAULT_FILE`
 _URL = "http://127.0.0.1:8080"
-#: `app.backup.KINDS`, said again so that the bare command line is there at once
+_FOLDER = "provisioning"
+#: `app.backup.KINDS`
 _KINDS = ("grafana", "clickhouse", "prometheus", "duckdb", "config")
-#: `app.commands.DASHBOARDS`, likewise
+#: `app.check.survey.DASHBOARDS`
 _DASHBOARDS = "provisioning/grafana/dashboards"
 
 
 class Option:
-    """An argument or option, as `add_argument` takes it."""
+    """The arguments of one `add_argument` call."""
 
     def __init__(self, *flags: str, **how: Any) -> None:
         self.flags, self.how = flags, how
@@ -30,7 +34,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command of the command line: what it is called and takes, and what runs it, unless it has commands of its own."""
+    """A command: its options and the function that runs it, or the commands below it."""
 
     name: str
     help: str
@@ -39,13 +43,13 @@ class Command:
     actions: tuple[Command, ...] = ()
 
 
-def _run(module: str, command: str, *options: str) -> Callable[[argparse.Namespace], Any]:
-    """The command with these options, or with all of them; its module is imported when it is run."""
+def _run_later(module: str, command: str, *options: str) -> Callable[[argparse.Namespace], Any]:
+    """Run `command` of `app.cli.<module>` with these options, or with the whole namespace. The import happens at the run."""
 
     def run(arguments: argparse.Namespace) -> Any:
-        # What is made while modules are imported stays: looking through it for garbage is a tenth of the time to start.
+        # Objects made by imports live on. Collecting garbage among them would take a tenth of the start.
         gc.disable()
-        found = getattr(import_module(f"app.{module}"), command)
+        found = getattr(import_module(f"app.cli.{module}"), command)
         gc.enable()
         return found(*(getattr(arguments, option) for option in options) if options else (arguments,))
 
@@ -62,24 +66,29 @@ COMMANDS = (
         "serve",
         "run the bridge on the stores of a configuration file",
         (_CONFIG,),
-        _run("commands", "serve", "config"),
+        _run_later("serve", "serve", "config"),
     ),
     Command(
         "demo",
         "run the bridge with embedded stores and a simulated trade feed",
         (
-            Option("--folder", type=Path, default=Path("demo-data"), help="where the demo's stores live; wiped at each start"),
+            Option(
+                "--folder",
+                type=Path,
+                default=Path("demo-data"),
+                help="where the demo's stores live: a new or empty folder, or a demo's own; wiped at each start",
+            ),
             Option("--seed", type=int, default=7, help="the same seed gives the same market"),
             Option("--scale", type=int, default=12, metavar="INSTANCES", help="MT5 instances, 1 to 100"),
             Option("--port", type=int, default=8080),
             Option("--no-feed", action="store_true", help="no simulated feed: run on the stores of --config"),
             _CONFIG,
         ),
-        _run("commands", "demo"),
+        _run_later("demo", "demo"),
     ),
     Command(
         "check",
-        "check configuration, catalogue and dashboards; every mistake is listed",
+        "check configuration, catalogue, dashboards and statements; every mistake is listed",
         (
             _CONFIG,
             Option("--catalog", type=Path, help="check this folder of catalogue files in place of the configured one"),
@@ -89,9 +98,10 @@ COMMANDS = (
                 metavar="FOLDER",
                 help=f"Grafana's dashboards (default {_DASHBOARDS}, where there is one)",
             ),
-            Option("--connect", action="store_true", help="also ask each source"),
+            Option("--alerts", type=Path, metavar="FOLDER", help="Grafana's alert rules (default: those beside the dashboards)"),
+            Option("--connect", action="store_true", help="also ask each source, and let it explain each statement"),
         ),
-        _run("commands", "check", "config", "catalog", "dashboards", "connect"),
+        _run_later("check", "check", "config", "catalog", "dashboards", "alerts", "connect"),
     ),
     Command(
         "query",
@@ -104,9 +114,9 @@ COMMANDS = (
             Option("--by", default="", help="labels to keep, separated by commas"),
             Option("--where", action="append", default=[], metavar="LABEL=VALUE", help="may be repeated; = != =~ !~ < <= > >="),
             Option("--format", choices=("table", "json", "csv", "ndjson"), default="table"),
-            Option("--url", default=_URL, help=f"the bridge to ask (default {_URL})"),
+            Option("--url", help=f"the bridge to ask (default: the one that BRIDGE_URL names, else {_URL})"),
         ),
-        _run("questions", "query"),
+        _run_later("query", "query"),
     ),
     Command(
         "sync",
@@ -119,7 +129,7 @@ COMMANDS = (
             _TO,
             _CONFIG,
         ),
-        _run("commands", "sync", "config", "source", "from_", "to"),
+        _run_later("sync", "sync", "config", "source", "from_", "to"),
     ),
     Command(
         "backup",
@@ -136,7 +146,7 @@ COMMANDS = (
             Option("--to", type=Path, metavar="FOLDER", help="the folder of backups (default: backup.folder)"),
             _CONFIG,
         ),
-        _run("saving", "save"),
+        _run_later("backup", "save"),
     ),
     Command(
         "restore",
@@ -148,7 +158,7 @@ COMMANDS = (
             Option("--force", action="store_true", help="replace what is there"),
             _CONFIG,
         ),
-        _run("saving", "restore"),
+        _run_later("backup", "restore"),
     ),
     Command(
         "haproxy",
@@ -162,7 +172,7 @@ COMMANDS = (
                     Option("--socket", required=True, help="HAProxy's Runtime API: a unix socket's path, or 127.0.0.1:port"),
                     Option("--backend", default="be_bridge"),
                 ),
-                _run("commands", "haproxy", "socket", "backend", "servers"),
+                _run_later("haproxy", "reconnect_servers", "socket", "backend", "servers"),
             ),
         ),
     ),
@@ -170,36 +180,52 @@ COMMANDS = (
         "key",
         "make a key for who may ask (auth.keys)",
         (Option("name", help="whom it is for, for example grafana"),),
-        _run("commands", "key", "name"),
+        _run_later("key", "key", "name"),
     ),
-    Command("metrics", "list the catalogue", (_CONFIG,), _run("questions", "metrics", "config")),
+    Command(
+        "init",
+        "write a configuration to begin with",
+        (
+            Option(
+                "folder",
+                nargs="?",
+                type=Path,
+                default=Path(_FOLDER),
+                metavar="FOLDER",
+                help=f"where to (default {_FOLDER}, where `serve` and `check` look)",
+            ),
+            Option("--catalog", action="store_true", help="a copy of the catalogue too, to change it"),
+        ),
+        _run_later("init", "init", "folder", "catalog"),
+    ),
+    Command("metrics", "list the catalogue", (_CONFIG,), _run_later("metrics", "metrics", "config")),
 )
 
 
 def parser() -> argparse.ArgumentParser:
-    """Every command and option."""
+    """The parser of every command and option."""
     top = argparse.ArgumentParser(
         prog="bridge", description="One Grafana data source over Redis, ClickHouse, DuckDB and Prometheus."
     )
     top.add_argument("--version", action="version", version=f"bridge {__version__}")
-    _add(top, "command", COMMANDS)
+    _add_commands(top, "command", COMMANDS)
     return top
 
 
-def _add(parent: argparse.ArgumentParser, kind: str, commands: Sequence[Command]) -> None:
-    below = parent.add_subparsers(dest=kind, required=True, metavar=kind.upper())
+def _add_commands(parent: argparse.ArgumentParser, kind: str, commands: Sequence[Command]) -> None:
+    subparsers = parent.add_subparsers(dest=kind, required=True, metavar=kind.upper())
     for command in commands:
-        made = below.add_parser(command.name, help=command.help)
+        made = subparsers.add_parser(command.name, help=command.help)
         for one in command.options:
             made.add_argument(*one.flags, **one.how)
         if command.actions:
-            _add(made, "action", command.actions)
+            _add_commands(made, "action", command.actions)
         else:
             made.set_defaults(run=command.run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. 0 when it went well, 1 when it failed, 2 when the configuration or the command line is wrong."""
+    """Run one command. Returns 0 for success, 1 for a failure, 2 for a wrong configuration or command line."""
     arguments = parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
@@ -209,8 +235,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BridgeError as failure:
         print(f"bridge: {failure}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        return 128 + 13  # as if SIGPIPE had ended the program
     except KeyboardInterrupt:
         return 130
+
+
+def _reader_is_gone() -> bool:
+    """Whether the reader of stdout has left (`| head`). If so, discard the rest: Python would complain at exit."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 if __name__ == "__main__":

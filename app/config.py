@@ -1,117 +1,137 @@
-"""Settings: environment over one YAML file; frozen, unknown keys refused, read once by `main`."""
+"""Settings: the environment overrides secrets, which override one YAML file. Frozen; unknown keys are refused."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from app.auth import AuthSettings
-from app.backup import BackupSettings, Standings, configured
+from app.backup import BackupHealthReader, BackupSettings, configured_kinds
+from app.documents.environment import (
+    FILE_VARIABLE,
+    KEY_VARIABLE,
+    SECRETS_VARIABLE,
+    URL_VARIABLE,
+    Overlay,
+    environment_variables,
+    secrets_variables,
+)
+from app.documents.nearest import name_hint
+from app.documents.problems import key_text, place_of, reason_of, secret_at, without_followers
+from app.documents.schema import Name, Strict
+from app.documents.yaml_text import read_yaml
 from app.errors import ConfigError, Problem
+from app.operations.redis_shared_cache import SharedCacheSettings
 from app.policies import Policy
-from app.sources import AnySource
-from app.sources.base import Name, Strict
+from app.server.auth import AuthSettings
+from app.sources import READS, AnySource
+from app.sources.off import OFF, with_kind
 from app.sync import SyncSettings
-from app.tier import TierSettings
 
-FILE_VARIABLE = "BRIDGE_CONFIG"
-KEY_VARIABLE = "BRIDGE_KEY"
-#: names a file of lines BRIDGE_...=...: secrets where there is no environment to put them into, such as a Windows service's
-SECRETS_VARIABLE = "BRIDGE_SECRETS"
+DEFAULT_URL = "http://127.0.0.1:8080"
 DEFAULT_FILE = "provisioning/bridge.yaml"
 
 
 class SourceSettings(Strict):
-    """One source: how it is reached, and the numbers of the policies around it."""
+    """One source: its connection, and the numbers of its policies.
 
-    connect: AnySource
-    policy: Policy = Policy()
+    `enabled: false` alone is enough for a source that does not exist; answers then say that it is off.
+    """
+
+    connect: AnySource = Field(description="the address and how to log in; `kind` decides which keys are allowed")
+    policy: Policy = Field(Policy(), description="time limits, retries, caching and the circuit breaker of this source")
+    enabled: bool = Field(True, description="false: there is no such store here; its metrics use their fallbacks or say so")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_kind(cls, raw: Any) -> Any:
+        return with_kind(raw)
 
 
 class HttpSettings(Strict):
-    """The listening side."""
+    """The HTTP server."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(8080, ge=0, le=65535)
-    #: above the 90 s for which Grafana's proxy keeps an idle connection
-    keep_alive_s: int = Field(120, ge=1, le=3600)
-    graceful_stop_s: int = Field(5, ge=0, le=300)
-    #: how long it still serves after it was told to stop, not ready any more, so that the load balancer turns away first
-    lame_duck_s: float = Field(3.0, ge=0, le=60)
-    max_body_bytes: int = Field(4 << 20, ge=1024, le=64 << 20)
-    #: for `access: direct` data sources, whose browser calls the bridge itself
-    cors_origins: tuple[str, ...] = ()
-    gzip: bool = Field(True, description="send answers that are sent again compressed to those who take that")
+    host: str = Field("127.0.0.1", description="the address to listen on; any address but this machine's own requires a key")
+    port: int = Field(8080, ge=0, le=65535, description="the HTTP port; 0 takes a free one")
+    keep_alive_s: int = Field(
+        120, ge=1, le=3600, description="how long an idle connection stays open; Grafana's proxy keeps its own for 90 s"
+    )
+    graceful_stop_s: int = Field(5, ge=0, le=300, description="time for requests to finish when the bridge stops")
+    lame_duck_s: float = Field(
+        3.0, ge=0, le=60, description="after a stop signal: go on answering, but not ready, so that HAProxy sends no more"
+    )
+    max_body_bytes: int = Field(4 << 20, ge=1024, le=64 << 20, description="the largest request body")
+    cors_origins: tuple[str, ...] = Field(
+        (), description="origins that browsers may call from; only for Grafana data sources with `access: direct`"
+    )
+    gzip: bool = Field(True, description="gzip cached responses for clients that accept it")
 
 
 class RequestSettings(Strict):
     """The limits of one request."""
 
-    budget_s: float = Field(4.8, gt=0, le=60, description="for the whole answer; above every source's total, below Grafana's 5 s")
-    concurrent: int = Field(20, ge=1, le=1000, description="askings of all sources at the same time in the process")
-    under_way: int = Field(256, ge=1, le=100_000, description="requests at the same time; one more is refused with 429")
-    max_targets: int = Field(50, ge=1, le=1000)
-    max_points: int = Field(1000, ge=2, le=10_000)
-    max_rows: int = Field(100_000, ge=1, le=5_000_000)
-    max_range_s: int = Field(400 * 86400, ge=60)
-    ready_bytes: int = Field(32 << 20, ge=0, description="finished answers kept while every part of them is fresh; 0 keeps none")
+    budget_s: float = Field(
+        4.8, gt=0, le=60, description="time limit of an answer; above every total_timeout_s, below those of HAProxy and Grafana"
+    )
+    concurrent: int = Field(
+        20, ge=1, le=1000, description="fetches from all sources at the same time; a fetch counts for its first 0.25 s"
+    )
+    under_way: int = Field(
+        256,
+        ge=1,
+        le=100_000,
+        description="requests at the same time, the last tenth for alert rules only; more are refused with 429",
+    )
+    max_targets: int = Field(50, ge=1, le=1000, description="metrics (targets) in one request")
+    max_points: int = Field(1000, ge=2, le=10_000, description="points of one series; a longer one is thinned")
+    max_filter_values: int = Field(20_000, ge=1, le=1_000_000, description="values in one filter, as of a variable's All")
+    max_rows: int = Field(500_000, ge=1, le=5_000_000, description="rows in one answer; a longer one is partial and has a cursor")
+    max_range_s: int = Field(400 * 86400, ge=60, description="the longest time range of one request")
+    ready_bytes: int = Field(
+        32 << 20, ge=0, description="memory for finished responses, kept while every part is fresh; 0 keeps none"
+    )
 
 
 class AgentSettings(Strict):
-    """HAProxy's agent-check: a port that tells the weight of this replica; off without a port."""
+    """HAProxy's agent-check: a port that reports the weight of this replica. Off without a port."""
 
-    host: str = "127.0.0.1"
-    port: int | None = Field(8081, ge=0, le=65535)
+    host: str = Field("127.0.0.1", description="the address to listen on")
+    port: int | None = Field(8081, ge=0, le=65535, description="the agent-check's port; null switches it off")
 
 
-class Settings(BaseSettings):
+class Settings(Strict):
     """Everything that can be configured. `BRIDGE_SOURCES__RTS__CONNECT__PASSWORD` overrides one nested field."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="BRIDGE_", env_nested_delimiter="__", frozen=True, extra="forbid", hide_input_in_errors=True
-    )
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     http: HttpSettings = HttpSettings()
     request: RequestSettings = RequestSettings()
     auth: AuthSettings = AuthSettings()
-    #: a folder of catalogue files; the one that comes with the bridge when left out
-    catalog: Path | None = None
-    #: a folder of this replica's own: answers over a restart, undelivered sync calls; nothing is kept without it
-    state: Path | None = None
+    catalog: Path | None = Field(None, description="a folder of catalogue files; left out: the one that comes with the bridge")
+    state: Path | None = Field(
+        None, description="a folder of this replica's own: cached answers and sync calls survive a restart there"
+    )
     agent: AgentSettings = AgentSettings()
-    tier: TierSettings = TierSettings()
+    tier: SharedCacheSettings = SharedCacheSettings()
     sync: SyncSettings = SyncSettings()
     backup: BackupSettings = BackupSettings()
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_style: Literal["text", "json"] = "text"
-    sources: dict[Name, SourceSettings] = Field(default_factory=dict)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The precedence."""
-        return env_settings, dotenv_settings, init_settings
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least severe lines to log")
+    log_style: Literal["text", "json"] = Field("text", description="json: one object a line")
+    sources: dict[Name, SourceSettings] = Field(default_factory=dict, description="the stores, by the names in the catalogue")
 
     @property
     def catalog_folder(self) -> Path:
-        """Where the catalogue is: configured, else in the package, else in the repository."""
-        packaged = Path(__file__).with_name("catalog_files")
-        return self.catalog or (packaged if packaged.is_dir() else Path(__file__).parents[1] / "provisioning" / "catalog")
+        """The folder of the catalogue: the configured one, else the one that comes with the bridge."""
+        return self.catalog or shipped_catalogue()
 
     @model_validator(mode="after")
-    def _ladder(self) -> Settings:
+    def _check_time_ladder(self) -> Settings:
         budget_s = self.request.budget_s
         above = [name for name, source in self.sources.items() if source.policy.total_timeout_s >= budget_s]
         if above:
@@ -120,43 +140,68 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _closed(self) -> Settings:
-        if not (self.auth.keys or self.auth.open or _is_here(self.http.host)):
+    def _require_key(self) -> Settings:
+        if not (self.auth.keys or self.auth.open or _is_loopback(self.http.host)):
             raise ValueError(
-                f"http.host ({self.http.host}) lets others in, and nobody has to show a key; add one to auth.keys "
-                "(`bridge key NAME` makes it), or say `auth: {open: true}` where something else looks after that"
+                f"http.host ({self.http.host}) lets other machines in without a key; add one to auth.keys "
+                "(`bridge key NAME` makes it), or set `auth: {open: true}` if something else decides who may ask"
             )
         return self
 
     @property
-    def backups(self) -> Standings | None:
-        """Where it is looked how old the backups are; None where none are taken."""
+    def backups(self) -> BackupHealthReader | None:
+        """The reader of the ages of backups; None if no backups are configured."""
         sources = {name: source.connect for name, source in self.sources.items()}
-        return Standings(self.backup.folder, configured(self.backup, sources)) if self.backup.folder else None
+        return BackupHealthReader(self.backup.folder, configured_kinds(self.backup, sources)) if self.backup.folder else None
 
     @property
     def kinds(self) -> dict[str, str]:
-        """Each source's kind."""
+        """Source -> kind."""
         return {name: source.connect.kind for name, source in self.sources.items()}
 
 
-def _is_here(host: str) -> bool:
-    """Whether only this machine can reach that address."""
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
 
-def asking_key() -> str | None:
-    """The key of who asks a bridge from the command line."""
+def client_key() -> str | None:
+    """The key that commands send to a bridge."""
     return os.environ.get(KEY_VARIABLE)
 
 
+def bridge_url(given: str | None) -> tuple[str, str]:
+    """The bridge that commands ask, and where its address comes from: `given`, else BRIDGE_URL, else the default."""
+    named = os.environ.get(URL_VARIABLE)
+    return (given, "--url") if given else (named, URL_VARIABLE) if named else (DEFAULT_URL, "the default")
+
+
+def sample_file() -> Path:
+    """The sample configuration: in the package, else in the repository."""
+    packaged = Path(__file__).with_name("bridge.yaml")
+    return packaged if packaged.is_file() else Path(__file__).parents[1] / "provisioning" / "bridge.yaml"
+
+
+def chosen_file(file: Path | None) -> Path:
+    """The configuration file: `file`, else the one that BRIDGE_CONFIG names, else the default."""
+    return file or Path(os.environ.get(FILE_VARIABLE) or DEFAULT_FILE)
+
+
+def shipped_catalogue() -> Path:
+    """The folder of the catalogue that comes with the bridge: in the package, else in the repository."""
+    packaged = Path(__file__).with_name("catalog_files")
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "provisioning" / "catalog"
+
+
 def read_settings(file: Path | None, secrets: Path | None = None) -> Settings:
-    """The settings from `file` (else the one that BRIDGE_CONFIG names, else the default), the secrets and the environment."""
-    file = file or Path(os.environ.get(FILE_VARIABLE) or DEFAULT_FILE)
-    return settings_from(_yaml(file), str(file), secrets)
+    """The settings from the configuration file (see `chosen_file`), the secrets and the environment.
+
+    Raises ConfigError with every problem.
+    """
+    return survey_settings(file, secrets).or_raise()
 
 
 def settings_from(values: dict[str, Any], place: str, secrets: Path | None = None) -> Settings:
@@ -164,40 +209,131 @@ def settings_from(values: dict[str, Any], place: str, secrets: Path | None = Non
 
     Raises ConfigError with every problem, found at `place`.
     """
+    return _survey_values(values, place, secrets).or_raise()
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The valid part of a configuration, and all its problems."""
+
+    problems: list[Problem]
+    settings: Settings | None
+    #: The valid parts of the settings, with defaults for the others.
+    partial: Settings
+    #: Source -> kind, as far as it is known; None if nothing is known.
+    kinds: Mapping[str, str] | None
+    #: The configured folder of the catalogue.
+    catalog: Path | None = None
+
+    def or_raise(self) -> Settings:
+        """The settings. Raises ConfigError with every problem."""
+        if self.settings is None or self.problems:
+            raise ConfigError(self.problems)
+        return self.settings
+
+
+def survey_settings(file: Path | None, secrets: Path | None = None) -> Survey:
+    """As `read_settings`, but with the valid parts beside the problems. Raises nothing."""
+    file = chosen_file(file)
     try:
-        return Settings(
-            _env_file=_readable(secrets or os.environ.get(SECRETS_VARIABLE)), _env_file_encoding="utf-8-sig", **values
+        values = _read_file(file)
+        if not isinstance(values, dict):
+            keys = ", ".join(Settings.model_fields)
+            raise ConfigError([Problem(str(file), "", f"expected a mapping with the keys {keys}")])
+    except ConfigError as wrong:
+        beside = _survey_values({}, str(file), secrets)
+        return Survey(sorted({*wrong.problems, *beside.problems}), None, beside.partial, None)
+    return _survey_values(values, str(file), secrets)
+
+
+def _read_file(file: Path) -> Any:
+    if not file.exists():
+        text = (
+            f"cannot be read: No such file or directory; `bridge init` writes a sample, --config or {FILE_VARIABLE} names another"
         )
-    except ValidationError as problem:
-        raise ConfigError([_problem(place, error) for error in problem.errors(include_url=False)]) from problem
-    except SettingsError as problem:  # its text names the field, not the value
-        text = f"{problem}; allowed: JSON, or BRIDGE_SECTION__KEY=... for one key"
-        raise ConfigError([Problem("the environment", "", text)]) from problem
+        raise ConfigError([Problem(str(file), "", text)])
+    return read_yaml(file, str(file))
 
 
-def _readable(secrets: Path | str | None) -> Path | str | None:
-    """The secrets file, which must be there once it is named: pydantic-settings would say nothing."""
-    if secrets:
-        try:
-            Path(secrets).open("rb").close()
-        except OSError as problem:
-            raise ConfigError([Problem(str(secrets), "", f"cannot be read: {problem.strerror}")]) from problem
-    return secrets
-
-
-def _problem(place: str, error: Any) -> Problem:
-    key = ".".join(str(part) for part in error["loc"])
-    message = "unknown key" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
-    return Problem(place, key, message)
-
-
-def _yaml(file: Path) -> dict[str, Any]:
+def _survey_values(values: dict[str, Any], place: str, secrets: Path | None) -> Survey:
+    overlay = Overlay(values, Settings)
+    problems = _apply_overrides(overlay, secrets)
+    problems += _misnamed_sources(overlay, place)
+    settings = None
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise ConfigError([Problem(str(file), "", f"cannot be read: {problem.strerror}")]) from problem
-    except yaml.YAMLError as problem:
-        raise ConfigError([Problem(str(file), "", f"not YAML: {problem}".replace("\n", " "))]) from problem
-    if not isinstance(values, dict):
-        raise ConfigError([Problem(str(file), "", "expected a mapping with the keys " + ", ".join(Settings.model_fields))])
-    return values
+        settings = Settings(**overlay.values)
+    except ValidationError as wrong:
+        found = without_followers(wrong.errors(include_url=False), Settings)
+        problems += [_problem_of(place, error, overlay) for error in found]
+    problems += overlay.problems
+    catalog = overlay.values.get("catalog")
+    kinds = settings.kinds if settings else _named_kinds(overlay.values.get("sources"))
+    partial = settings or _valid_settings(overlay.values)
+    return Survey(sorted(set(problems)), settings, partial, kinds, Path(catalog) if isinstance(catalog, str | Path) else None)
+
+
+def _valid_settings(values: dict[str, Any]) -> Settings:
+    """The settings that are valid by themselves, with defaults for the others."""
+    valid = dict[str, Any]()
+    for name, found in Settings.model_fields.items():
+        with suppress(ValidationError):
+            if name in values and name != "sources":
+                valid[name] = TypeAdapter(cast("type[Any]", found.annotation)).validate_python(values[name])
+    sources, given = dict[str, SourceSettings](), values.get("sources")
+    for name, source in given.items() if isinstance(given, dict) else ():
+        alone = {key: source[key] for key in ("connect", "enabled") if key in source} if isinstance(source, dict) else source
+        for one in (alone, source):  # a source with an invalid policy is kept: it can still be asked
+            with suppress(ValidationError):
+                sources[name] = SourceSettings.model_validate(one)
+    return Settings.model_construct(**valid, sources=sources)
+
+
+def _apply_overrides(overlay: Overlay, secrets: Path | None) -> list[Problem]:
+    """Apply the secrets and the environment over the file."""
+    problems = list[Problem]()
+    named = secrets or os.environ.get(SECRETS_VARIABLE)
+    if named:
+        try:
+            variables, problems = secrets_variables(Path(named))
+            overlay.add_variables(variables)
+        except ConfigError as wrong:
+            problems = wrong.problems
+    overlay.add_variables(environment_variables(os.environ))
+    return problems
+
+
+def _misnamed_sources(overlay: Overlay, file: str) -> list[Problem]:
+    """Drop sources that only variables name and that have no kind: their names are misspelt."""
+    found, problems = overlay.values.get("sources"), list[Problem]()
+    sources: dict[str, Any] = found if isinstance(found, dict) else {}
+    for name, source in list(sources.items()):
+        variables = overlay.variables_below(("sources", name))
+        owner = overlay.owner_of(("sources", name))
+        if owner is not None and variables and isinstance(source, dict) and not _has_kind(source):
+            del sources[name]
+            others = name_hint(name, sources)
+            problems += [one.as_problem(f"{file} has no source {name}; {others}") for one in variables]
+    return problems
+
+
+def _has_kind(source: dict[str, Any]) -> bool:
+    connect = source.get("connect")
+    return "enabled" in source or (isinstance(connect, dict) and ("kind" in connect or "enabled" in connect))
+
+
+def _named_kinds(sources: Any) -> dict[str, str] | None:
+    """The kinds of the sources when the settings as a whole are invalid."""
+    if not isinstance(sources, dict):
+        return None if sources else {}
+    connects = {name: source.get("connect") if isinstance(source, dict) else None for name, source in sources.items()}
+    kinds = {name: connect.get("kind") if isinstance(connect, dict) else None for name, connect in connects.items()}
+    return {name: kind if isinstance(kind, str) and kind in READS else OFF for name, kind in kinds.items()}
+
+
+def _problem_of(file: str, error: Any, overlay: Overlay) -> Problem:
+    """A pydantic error as a problem, at the variable that set the value, else at the key in the file."""
+    place = place_of(error, Settings)
+    owner = overlay.owner_of(place)
+    if owner is not None:
+        return owner.as_problem(f"{key_text(place)}: {reason_of(error, Settings, showing=False)}")
+    return Problem(file, key_text(place), reason_of(error, Settings, showing=not secret_at(Settings, error["loc"])))

@@ -13,17 +13,19 @@
     ├── SourceError             an upstream
     │   ├── SourceTimeout       504
     │   ├── SourceUnavailable   503  refused, reset, not configured
+    │   │   └── SourceFailed        it answered that it failed at this one
     │   ├── SourceDenied        503  the credentials are wrong
     │   ├── SourceGarbled       502  answered nonsense
+    │   ├── SourceForeign       502  answered what was not asked
     │   ├── SourceBusy          503  our own limit on that source
-    │   ├── CircuitOpen         503  not asked: it failed too often just now
+    │   ├── CircuitOpen         503  the circuit is open: it failed too often just now
     │   ├── SourceOverloaded    502  the source refused the work as too heavy
     │   ├── SourceRejected      502  our statement is wrong
     │   └── SourceCrashed       500  our bug
     ├── BackupError             exit 1, a backup that cannot be taken, trusted or restored
     └── ConfigError             exit 2, every problem listed with its place
 
-What a policy may do about a failure is an attribute of its class, so no policy needs a ladder of `isinstance`.
+What a policy may do about a failure is an attribute of its class: policies read attributes and never ask for the class.
 Messages name source, metric and limit, never credentials or bound values.
 """
 
@@ -38,16 +40,26 @@ class BridgeError(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
-    #: asking again at once may help
+    #: a second attempt may succeed, and there is time for it
     retryable: ClassVar[bool] = False
     #: says something about the health of the source, not of one statement
     trips_breaker: ClassVar[bool] = False
     #: older data may be shown in its place (marked)
     allows_stale: ClassVar[bool] = False
+    #: one question may cause it: it says something about the source only where several questions meet it
+    of_question: ClassVar[bool] = False
+    #: the work was too much for the source: less of it may be answered
+    heavy: ClassVar[bool] = False
+    #: the work was not done in time
+    timed_out: ClassVar[bool] = False
+    #: the source refuses our credentials, which does not change by itself
+    denied: ClassVar[bool] = False
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+        #: the message without the source's name
+        self.reason = message
 
     def __str__(self) -> str:
         return self.message
@@ -67,7 +79,7 @@ class BadQuery(RequestError):
 
 
 class UnknownName(RequestError):
-    """A name that nobody has declared."""
+    """A name that is not declared."""
 
     status = 404
     code = "unknown_name"
@@ -86,7 +98,7 @@ class BodyTooLarge(RequestError):
 
 
 class NotAllowed(RequestError):
-    """Nobody whom we know."""
+    """The caller's key is missing, wrong, or has expired."""
 
     status = 401
     code = "not_allowed"
@@ -100,14 +112,14 @@ class HeadTooLarge(RequestError):
 
 
 class TooSlow(RequestError):
-    """The request is not there in time."""
+    """The request did not arrive in time."""
 
     status = 408
     code = "too_slow"
 
 
 class TooBusy(RequestError):
-    """All places are taken; try again in a moment."""
+    """Too many requests are under way; try again in a moment."""
 
     status = 429
     code = "too_busy"
@@ -125,17 +137,18 @@ class SourceError(BridgeError):
         self.reason = message
 
     def again(self) -> SourceError:
-        """The same failure for another asker (an exception that is raised twice drags the first one's traceback along)."""
+        """The same failure for another caller: an exception that is raised twice keeps the first one's traceback alive."""
         return type(self)(self.source, self.reason)
 
 
 class SourceTimeout(SourceError):
-    """No answer within the time limit."""
+    """No answer within the time limit. A second attempt has no time left."""
 
     status = 504
     code = kind = "source_timeout"
-    retryable = True
+    timed_out = True
     trips_breaker = True
+    of_question = True
 
 
 class SourceUnavailable(SourceError):
@@ -147,20 +160,39 @@ class SourceUnavailable(SourceError):
     trips_breaker = True
 
 
+class SourceFailed(SourceUnavailable):
+    """The source is there and says that it failed at this statement."""
+
+    of_question = True
+
+
 class SourceDenied(SourceError):
     """The source does not accept our credentials; asking again cannot help."""
 
     status = 503
     code = kind = "source_denied"
     trips_breaker = True
+    denied = True
 
 
 class SourceGarbled(SourceError):
-    """The source answered, but not in its own protocol."""
+    """The source answered, but not in its protocol."""
 
     status = 502
     code = kind = "source_garbled"
     trips_breaker = True
+    of_question = True
+
+
+class SourceForeign(SourceError):
+    """The answer does not fit its question: rows of another question, or columns that the statement should not return.
+
+    The whole answer is dropped. One statement of the catalogue may be the cause, so it says nothing about the source's health.
+    """
+
+    status = 502
+    code = kind = "source_foreign"
+    retryable = True
 
 
 class SourceBusy(SourceError):
@@ -178,10 +210,12 @@ class CircuitOpen(SourceError):
 
 
 class SourceOverloaded(SourceError):
-    """The source gave the statement up as too heavy (memory, rows, its own queue)."""
+    """The source refused the statement as too heavy (memory, rows, its own queue)."""
 
     status = 502
     code = kind = "source_overloaded"
+    of_question = True
+    heavy = True
 
 
 class SourceRejected(SourceError):

@@ -1,72 +1,91 @@
-"""Every metric of the bridge's own, in one list, and the log set-up."""
+"""All metrics about the bridge itself, in one list; what is measured of a source and of a request; and the logging set-up."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-#: the bounds of what is counted by how long it took
+from app.errors import BridgeError, SourceCrashed
+from app.model import Clock, Fetch, Frame, Statement
+
+_log = logging.getLogger(__name__)
+
+#: the bounds of every histogram of durations
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BOUNDS = (*SECONDS, float("inf"))
 
 
 class Telemetry:
-    """The bridge's own metrics, on a registry of their own so that two bridges live in one process."""
+    """The bridge's own metrics, on a registry of their own, so that two bridges can run in one process."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=True)
-        # Memory, processor time, open files, start; where the system tells them (Linux).
+        # Memory, processor time, open files and start time, on Linux only.
         ProcessCollector(registry=registry)
         self.build_info = Gauge("bridge_build_info", "The running version", ("version",), registry=registry)
-        self.http_requests = Counter("bridge_http_requests", "Requests answered", ("route", "status"), registry=registry)
-        self.http_seconds = Histogram(
-            "bridge_http_request_seconds", "Time to answer a request", ("route",), registry=registry, buckets=SECONDS
-        )
+        self.requests = RequestMetrics()
+        registry.register(self.requests)
         self.queries = Counter("bridge_queries", "Queries (targets) by outcome", ("status",), registry=registry)
         self.inflight = Gauge("bridge_inflight", "Queries being answered", registry=registry)
-        self.source_up = Gauge("bridge_source_up", "1 if the source's last answer was one", ("source",), registry=registry)
+        self.source_up = Gauge(
+            "bridge_source_up", "1 if the last fetch from the source succeeded", ("source",), registry=registry
+        )
         self.source_seconds = Histogram(
-            "bridge_source_request_seconds", "Time of one asking", ("source",), registry=registry, buckets=SECONDS
+            "bridge_source_request_seconds", "Duration of one fetch", ("source",), registry=registry, buckets=SECONDS
         )
-        self.source_errors = Counter("bridge_source_errors", "Askings that failed", ("source", "kind"), registry=registry)
-        self.cancelled = Counter("bridge_source_cancelled", "Askings given up by their caller", ("source",), registry=registry)
+        self.source_errors = Counter("bridge_source_errors", "Fetches that failed", ("source", "kind"), registry=registry)
+        self.cancelled = Counter("bridge_source_cancelled", "Fetches cancelled by their caller", ("source",), registry=registry)
         self.cache_hits = Counter(
-            "bridge_cache_hits", "Answers without an asking of their own", ("source", "how"), registry=registry
+            "bridge_cache_hits", "Answers that needed no fetch of their own", ("source", "how"), registry=registry
         )
-        self.cache_misses = Counter("bridge_cache_misses", "Answers that had to be asked for", ("source",), registry=registry)
+        self.cache_misses = Counter("bridge_cache_misses", "Answers that had to be fetched", ("source",), registry=registry)
         self.spared = Counter(
-            "bridge_spared_askings", "Askings for the newest buckets only, the rest being at hand", ("source",), registry=registry
+            "bridge_spared_askings",
+            "Fetches of the newest buckets only; the rest came from the cache",
+            ("source",),
+            registry=registry,
         )
         self.compared = Counter(
             "bridge_self_checks",
-            "Answers put together that were compared with the source's",
+            "Incremental answers that were compared with a whole one",
             ("source", "outcome"),
             registry=registry,
         )
-        self.cache_evictions = Counter("bridge_cache_evictions", "Answers dropped for room", ("source",), registry=registry)
-        self.stale = Counter("bridge_stale_responses", "Older answers served, marked", ("source",), registry=registry)
+        self.cache_evictions = Counter("bridge_cache_evictions", "Answers dropped to make room", ("source",), registry=registry)
+        self.stale = Counter("bridge_stale_responses", "Older answers served, marked as stale", ("source",), registry=registry)
         self.oldest_served = Gauge(
             "bridge_oldest_served_seconds",
-            "Age of the oldest answer served in the last minute or two",
+            "Age of the oldest answer served in this minute or the one before",
             ("source",),
             registry=registry,
         )
         self.breaker_state = Gauge(
-            "bridge_breaker_state", "The source's circuit: 0 closed, 1 half open, 2 open", ("source",), registry=registry
+            "bridge_breaker_state", "The circuit of the source: 0 closed, 1 half open, 2 open", ("source",), registry=registry
         )
         self.reconnects = Counter(
             "bridge_source_reconnects", "Connection pools rebuilt after an outage", ("source",), registry=registry
         )
-        self.stopped = Counter("bridge_cancelled_at_source", "Askings stopped at the source", ("source",), registry=registry)
-        self.shed = Counter("bridge_shed", "Requests refused because too many were under way", ("lane",), registry=registry)
-        self.unauthenticated = Counter("bridge_unauthenticated", "Requests refused for want of a key", registry=registry)
+        self.stopped = Counter("bridge_cancelled_at_source", "Queries cancelled at the source", ("source",), registry=registry)
+        self.shed = Counter("bridge_shed", "Requests refused because too many were running", ("lane",), registry=registry)
+        self.unauthenticated = Counter(
+            "bridge_unauthenticated", "Requests refused because they had no valid key", registry=registry
+        )
         self.sync_calls = Counter("bridge_sync_calls", "Backend sync calls by outcome", ("event", "outcome"), registry=registry)
         self.coarser = Counter(
-            "bridge_coarser_answers", "Answers with a coarser step than asked, for want of time", registry=registry
+            "bridge_coarser_answers",
+            "Answers with a coarser step, because the asked one was too heavy for the store",
+            registry=registry,
         )
         self.cache_bytes = Gauge("bridge_cache_bytes", "Size of the cached columns", ("source",), registry=registry)
         self.loop_lag = Gauge("bridge_event_loop_lag_seconds", "How late the event loop runs its timers", registry=registry)
@@ -86,18 +105,18 @@ class Telemetry:
         )
         self.backup_verified_age = Gauge(
             "bridge_backup_verified_age_seconds",
-            "Time since a backup was restored aside and found good; infinite when that failed or never was",
+            "Time since a backup was last restored to a test place and verified; infinite if never or if that failed",
             ("kind",),
             registry=registry,
         )
         self._oldest: dict[str, _Oldest] = {}
-        #: what is counted apart, where a counter's lock would cost too much, and is added before anybody looks
-        self.settlers: list[Callable[[], None]] = []
+        #: called before each scrape; each adds what was counted outside these counters, whose locks would cost too much
+        self.before_scrape: list[Callable[[], None]] = []
 
     def exposition(self) -> bytes:
-        """All of it, as Prometheus reads it."""
-        for settle in self.settlers:
-            settle()
+        """All metrics in the Prometheus text format."""
+        for add in self.before_scrape:
+            add()
         return generate_latest(self.registry)
 
     def stale_served(self, source: str, age_ms: int) -> None:
@@ -109,8 +128,105 @@ class Telemetry:
         self._oldest[source].note(age_ms / 1000)
 
 
+@dataclass(slots=True)
+class _Times:
+    """One route's durations: how many up to each bound, and their sum."""
+
+    buckets: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
+    sum_s: float = 0.0
+    created_s: float = field(default_factory=time.time)
+
+
+class RequestMetrics(Collector):
+    """The requests by route and status, and their durations by route.
+
+    Only the event loop's thread writes here, so plain numbers are enough. The locks of prometheus-client's own counters would
+    cost a cached response a tenth of its time.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], int] = {}
+        self._created_s: dict[tuple[str, str], float] = {}
+        self._times: dict[str, _Times] = {}
+
+    def count(self, route: str, status: str, number: int = 1) -> None:
+        """Add requests; adding 0 creates the series."""
+        key = (route, status)
+        try:
+            self._counts[key] += number
+        except KeyError:
+            self._counts[key], self._created_s[key] = number, time.time()
+
+    def observe(self, route: str, seconds: float) -> None:
+        """Add one duration."""
+        times = self._times.get(route)
+        if times is None:
+            times = self._times[route] = _Times()
+        times.buckets[bisect_left(_BOUNDS, seconds)] += 1
+        times.sum_s += seconds
+
+    def record(self, route: str, status: str, seconds: float) -> None:
+        """Add one answered request and its duration."""
+        key, times = (route, status), self._times.get(route)
+        if times is None or key not in self._counts:
+            self.count(route, status)
+            self.observe(route, seconds)
+            return
+        # The usual case, written out: in a cached response each call costs.
+        self._counts[key] += 1
+        times.buckets[bisect_left(_BOUNDS, seconds)] += 1
+        times.sum_s += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """Both metrics, for a scrape."""
+        requests = CounterMetricFamily("bridge_http_requests", "Requests answered", labels=("route", "status"))
+        for key, number in self._counts.items():
+            requests.add_metric(key, number, created=self._created_s[key])
+        yield requests
+        seconds = HistogramMetricFamily("bridge_http_request_seconds", "Time to answer a request", labels=("route",))
+        for route, times in self._times.items():
+            up_to = zip(map(str, _BOUNDS[:-1]), accumulate(times.buckets), strict=False)
+            seconds.add_metric((route,), [*up_to, ("+Inf", sum(times.buckets))], times.sum_s)
+            seconds.add_sample("bridge_http_request_seconds_created", {"route": route}, times.created_s)
+        yield seconds
+
+
+class Observed:
+    """The outermost policy: metrics and log lines of what the callers of a source really get.
+
+    A bug in a source becomes SourceCrashed and a log line, so that other sources still answer.
+    """
+
+    def __init__(self, source: str, fetch: Fetch, telemetry: Telemetry, clock: Clock) -> None:
+        self._source = source
+        self._fetch = fetch
+        self._telemetry = telemetry
+        self._clock = clock
+
+    async def __call__(self, statement: Statement) -> Frame:
+        """Fetch."""
+        begun_s = time.perf_counter()
+        try:
+            frame = await self._fetch(statement)
+        except asyncio.CancelledError:
+            self._telemetry.cancelled.labels(self._source).inc()
+            raise
+        except BridgeError:
+            raise
+        except Exception as bug:
+            _log.exception("%s crashed while reading %s", self._source, statement.metric)
+            crash = SourceCrashed(self._source, f"internal error ({type(bug).__name__}); see the bridge's log")
+            self._telemetry.source_errors.labels(self._source, crash.kind).inc()
+            raise crash from bug
+        finally:
+            self._telemetry.source_seconds.labels(self._source).observe(time.perf_counter() - begun_s)
+        if frame.provenance.stale is not None:
+            self._telemetry.stale_served(self._source, self._clock() - frame.provenance.asked_ms)
+        return frame
+
+
 class _Oldest:
-    """The greatest age of this minute and the one before."""
+    """The greatest age in this minute and the one before."""
 
     def __init__(self) -> None:
         self._minute = 0
@@ -147,7 +263,7 @@ class _JsonLines(logging.Formatter):
 
 
 def set_up_logging(level: str, style: str, handler: logging.Handler | None = None) -> None:
-    """Logs to `handler`, else to stderr: `style` json (one object a line) or text."""
+    """Log to `handler`, by default stderr. `style` is json (one object a line) or text."""
     handler = handler or logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         _JsonLines() if style == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")

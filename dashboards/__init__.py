@@ -1,1 +1,1 @@
-"""The Grafana dashboards as code (`make dashboards` writes their JSON); no part of the running bridge."""
+"""The Grafana dashboards as code. `make dashboards` writes their JSON; the running bridge does not use it."""

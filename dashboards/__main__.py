@@ -1,4 +1,4 @@
-"""`python -m dashboards [--check]`: write every dashboard's JSON and the alert rules, or say which is not as the code has it."""
+"""`python -m dashboards [--check]`: write all dashboards and the alert rules, or name the files that are not current."""
 
 from __future__ import annotations
 
@@ -32,35 +32,35 @@ ALL = (
 
 
 def catalogue() -> Catalogue:
-    """The catalogue as it is shipped."""
+    """The shipped catalogue."""
     return load_folder(ROOT / "provisioning" / "catalog", read_settings(ROOT / "provisioning" / "bridge.yaml").kinds)
 
 
 def made() -> Mapping[str, Json]:
-    """Every dashboard by its subject."""
+    """Subject -> dashboard."""
     known = catalogue()
     return {make.__name__: as_json(make(known).build()) for make in ALL}
 
 
 def texts(dashboards: Mapping[str, Json]) -> Mapping[str, str]:
-    """The JSON of each by its file's name."""
+    """File name -> JSON text."""
     return {f"{name}.json": json.dumps(one, indent=1, ensure_ascii=False) + "\n" for name, one in dashboards.items()}
 
 
 def rules(dashboards: Mapping[str, Json]) -> str:
-    """The alert rules' YAML."""
-    plain = json.loads(json.dumps(alerts.as_grafana(dashboards)))  # nothing in it is the same object twice: no YAML anchors
+    """The alert rules as YAML."""
+    plain = json.loads(json.dumps(alerts.as_grafana(dashboards)))  # a copy without shared objects, so that YAML writes no anchors
     return _RULES_HEAD + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=130)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write, or compare; 1 when something is not current."""
+    """Write the files, or compare them. Returns 1 if a compared file is not current."""
     parser = argparse.ArgumentParser(prog="python -m dashboards", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; name every file that is not current, exit with 1")
     check = parser.parse_args(arguments).check
     dashboards = made()
     files = {FOLDER / name: text for name, text in texts(dashboards).items()} | {RULES: rules(dashboards)}
-    found = {path: text for path, text in files.items() if not _is(path, text)}
+    found = {path: text for path, text in files.items() if not _is_current(path, text)}
     for path, text in found.items():
         if not check:
             path.write_text(text, encoding="utf-8")
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if check and found else 0
 
 
-def _is(path: Path, text: str) -> bool:
+def _is_current(path: Path, text: str) -> bool:
     return path.exists() and path.read_text(encoding="utf-8") == text
 
 

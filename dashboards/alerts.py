@@ -1,4 +1,4 @@
-"""The alert rules: what is watched, its limits, for how long, what the one who is woken reads. How a rule works: `rule.py`."""
+"""The alert rules: what each watches, its limit, for how long, and its message. `rule.py` says how a rule works."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from dashboards.rule import Json, Rule
 
-#: The data comes every 10 s, and oftener Grafana does not evaluate.
+#: New data comes every 10 s, and Grafana does not evaluate more often.
 _EVERY = "10s"
 _VALUE = "{{ humanize .Values.B.Value }}"
 
-#: Limits and times: operations.md 6.4, each of the field or of the system's own design.
+#: Each limit and time is usual in the field or comes from the design of the system.
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "account": (
         Rule(
@@ -174,7 +174,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "performance": (
         Rule(
             name="tds-rejects-many",
-            title="Many orders are rejected",
+            title="More than 2 % of orders are rejected",
             metric="reject_rate",
             by=("broker",),
             than="gt",
@@ -188,7 +188,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         ),
         Rule(
             name="tds-rejects-most",
-            title="Orders are rejected",
+            title="More than 5 % of orders are rejected",
             metric="reject_rate",
             by=("broker",),
             than="gt",
@@ -231,7 +231,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
 
 
 def as_grafana(dashboards: Mapping[str, Json]) -> Json:
-    """The provisioning file; each group's rules lead into the dashboard of its name."""
+    """The provisioning file. The rules of a group link to the dashboard of the same name."""
     groups = [
         {
             "orgId": 1,

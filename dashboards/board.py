@@ -1,4 +1,4 @@
-"""One dashboard: its head (variables, annotations, links), and where its panels stand on Grafana's grid of 24 columns."""
+"""One dashboard: variables, annotations and links, and the places of its panels on Grafana's grid of 24 columns."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from dashboards.targets import ALL, BRIDGE, EventsTarget
 
 TAG = "tds"
 WIDTH = 24
-#: an event's colour on the time axis
+#: The colour of each kind of event on the time axis.
 _COLORS = {"system_events": "purple", "trade_failures": "red"}
 
 Cell = tuple[Builder[model.Panel], int]
 
 
 def uid(subject: str) -> str:
-    """The dashboard's address: links and bookmarks rely on it, so it never changes."""
+    """The uid of a dashboard. It never changes, because links and bookmarks rely on it."""
     return f"tds-{subject.replace('_', '-')}"
 
 
 class Board:
-    """A dashboard in the making, filled from the top down; a line of panels always spans the whole width."""
+    """Builds a dashboard from the top down. A line of panels always spans the whole width."""
 
     def __init__(self, catalogue: Catalogue, subject: str, title: str, description: str, since: str = "now-1h") -> None:
         self.catalogue = catalogue
@@ -47,20 +47,22 @@ class Board:
         )
 
     def variables(self, *labels: str, ad_hoc: bool = True) -> Board:
-        """A list to choose from for each label; a label's values are narrowed by those before it where one metric has both."""
+        """Add a variable for each label. Its values are narrowed by the variables before it if one metric has both labels."""
         self._labels = labels
         for place, label in enumerate(labels):
-            self._made.with_variable(self._variable(label, [one for one in labels[:place] if self._share(label, one)]))
+            self._made.with_variable(
+                self._label_variable(label, [one for one in labels[:place] if self._share_a_metric(label, one)])
+            )
         if ad_hoc:
             described = "Further filters, on any label. A panel that has no such label says that the filter does not apply."
             self._made.with_variable(build.AdHocVariable("filters").label("Filters").description(described).datasource(BRIDGE))
         return self
 
-    def _share(self, label: str, other: str) -> bool:
+    def _share_a_metric(self, label: str, other: str) -> bool:
         metric = self.catalogue.label(label).metric
         return metric is not None and other in self.catalogue.metric(metric).entry.labels
 
-    def _variable(self, label: str, before: Sequence[str]) -> build.QueryVariable:
+    def _label_variable(self, label: str, before: Sequence[str]) -> build.QueryVariable:
         asked: dict[str, object] = {"label": label}
         if before:
             asked["where"] = {one: f"${{{one}:csv}}" for one in before}
@@ -78,62 +80,62 @@ class Board:
         )
 
     def events(self, *names: str) -> Board:
-        """What happened, as marks on the time axis of every panel; the lists that an event has a label for narrow it down."""
+        """Add events as annotations of every panel, filtered by the variables whose label the event has."""
         annotations: list[Builder[model.AnnotationQuery]] = []
         for name in names:
             made = build.AnnotationQuery().name(self.catalogue.event(name).entry.title).datasource(BRIDGE)
             made = made.enable(True).icon_color(_COLORS[name])
-            # The model's own target knows Grafana's built-in annotations alone.
+            # The target of the SDK's model supports only the built-in annotations of Grafana.
             obeyed = tuple(label for label in self._labels if label in self.catalogue.event(name).entry.labels)
             annotations.append(_WithTarget(made.build(), EventsTarget(name, obeyed, "Anno").to_json()))
         self._made.annotations(annotations)
         return self
 
     def row(self, title: str) -> Board:
-        """A heading across the whole width."""
+        """Add a heading across the whole width."""
         self._panels += 1
         self._made.with_row(build.Row(title).id(self._panels).grid_pos(model.GridPos(1, WIDTH, 0, self._y)))
         self._y += 1
         return self
 
     def line(self, height: int, *cells: Cell) -> Board:
-        """Panels side by side, each with its width."""
-        self._place(height, self._y, cells, WIDTH)
+        """Add panels side by side, each with its width."""
+        self._place_cells(height, self._y, cells, WIDTH)
         self._y += height
         return self
 
     def head(self, height: int, stats: Sequence[Builder[model.Panel]], beside: Cell) -> Board:
-        """The figures that matter most, in two lines, and one panel beside both."""
+        """Add the most important figures in two lines, and one panel beside both."""
         panel, width = beside
         each = (WIDTH - width) * 2 // len(stats)
         for place in (0, 1):
             half = stats[place * len(stats) // 2 : (place + 1) * len(stats) // 2]
-            self._place(height // 2, self._y + place * height // 2, [(stat, each) for stat in half], WIDTH - width)
-        self._set(panel, model.GridPos(height, width, WIDTH - width, self._y))
+            self._place_cells(height // 2, self._y + place * height // 2, [(stat, each) for stat in half], WIDTH - width)
+        self._add_panel(panel, model.GridPos(height, width, WIDTH - width, self._y))
         self._y += height
         return self
 
-    def _place(self, height: int, y: int, cells: Sequence[Cell], wide: int) -> None:
+    def _place_cells(self, height: int, y: int, cells: Sequence[Cell], wide: int) -> None:
         widths = sum(width for _, width in cells)
         if widths != wide:
             raise ValueError(f"the panels of a line are {widths} wide in all, not {wide}")
         x = 0
         for panel, width in cells:
-            self._set(panel, model.GridPos(height, width, x, y))
+            self._add_panel(panel, model.GridPos(height, width, x, y))
             x += width
 
-    def _set(self, builder: Builder[model.Panel], where: model.GridPos) -> None:
+    def _add_panel(self, builder: Builder[model.Panel], where: model.GridPos) -> None:
         self._panels += 1
         panel = builder.build()
         panel.id_val, panel.grid_pos = self._panels, where
-        self._made.with_panel(_Placed(panel))
+        self._made.with_panel(_BuiltPanel(panel))
 
     def build(self) -> model.Dashboard:
-        """The dashboard as the SDK's model."""
+        """The dashboard as a model of the SDK."""
         return self._made.build()
 
 
-class _Placed(Builder[model.Panel]):
+class _BuiltPanel(Builder[model.Panel]):
     def __init__(self, panel: model.Panel) -> None:
         self._panel = panel
 
@@ -142,7 +144,7 @@ class _Placed(Builder[model.Panel]):
 
 
 class _WithTarget(Builder[model.AnnotationQuery]):
-    """An annotation whose target is a plugin's."""
+    """Builds an annotation with the target of a plugin."""
 
     def __init__(self, annotation: model.AnnotationQuery, target: dict[str, object]) -> None:
         self._annotation, self._target = annotation, target

@@ -1,4 +1,4 @@
-"""The bridge's own health, from its Prometheus metrics: the dashboard that still works when the bridge does not."""
+"""The dashboard of the bridge itself. It reads Prometheus, so it also works when the bridge is down."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dashboards.targets import PROMETHEUS, prometheus
 _RATE = "[$__rate_interval]"
 
 
-def _stat(title: str, text: str, expression: str, unit: str, steps: Steps = limits.NONE) -> stat.Panel:
+def _stat_panel(title: str, text: str, expression: str, unit: str, steps: Steps = limits.NONE) -> stat.Panel:
     panel = described(stat.Panel(), title, text, PROMETHEUS).unit(unit)
     return figure(panel, "lastNotNull", steps).with_target(prometheus(expression, title))
 
 
-def _lines(title: str, text: str, unit: str, *asked: tuple[str, str], steps: Steps = limits.NONE) -> timeseries.Panel:
+def _line_panel(title: str, text: str, unit: str, *asked: tuple[str, str], steps: Steps = limits.NONE) -> timeseries.Panel:
     panel = limited(curves(described(timeseries.Panel(), title, text, PROMETHEUS).unit(unit)), steps)
     for place, (expression, legend) in enumerate(asked):
         panel = panel.with_target(prometheus(expression, legend, chr(ord("A") + place)))
@@ -28,7 +28,7 @@ def _lines(title: str, text: str, unit: str, *asked: tuple[str, str], steps: Ste
 
 
 def bridge(catalogue: Catalogue) -> Board:
-    """Is it there, does it answer in time, how old is what it serves, and which source is to blame."""
+    """Whether the bridge is up and answers in time, how old its answers are, and which source is at fault."""
     board = Board(
         catalogue,
         "bridge",
@@ -36,54 +36,54 @@ def bridge(catalogue: Catalogue) -> Board:
         "The data source itself: sources, freshness, times, cache, load. Asked of Prometheus, so it works without the bridge.",
     )
     board.variables(ad_hoc=False)
-    board.head(8, _figures(), (_sources(), 9))
+    board.head(8, _head_figures(), (_source_table(), 9))
     board.row("What callers get")
-    board.line(9, (_requests(), 8), (_times(), 8), (_outcomes(), 8))
+    board.line(9, (_request_rate(), 8), (_response_times(), 8), (_target_outcomes(), 8))
     board.row("Freshness")
-    board.line(8, (_stale(), 8), (_oldest(), 8), (_snapshots(), 8))
+    board.line(8, (_stale_answers(), 8), (_oldest_served(), 8), (_snapshot_age(), 8))
     board.row("Sources")
-    board.line(9, (_source_times(), 8), (_errors(), 8), (_circuits(), 8))
+    board.line(9, (_source_times(), 8), (_source_errors(), 8), (_circuit_states(), 8))
     board.row("Inside")
-    board.line(8, (_cache(), 8), (_loop(), 8), (_process(), 8))
-    board.line(8, (_refused(), 8), (_skew(), 8), (_sync(), 8))
+    board.line(8, (_cache_share(), 8), (_event_loop(), 8), (_process_memory(), 8))
+    board.line(8, (_refused_requests(), 8), (_clock_skew(), 8), (_sync_calls(), 8))
     board.row("Backups")
     board.line(7, (_backup_age(), 12), (_backup_size(), 12))
     return board
 
 
-def _figures() -> list[stat.Panel]:
+def _head_figures() -> list[stat.Panel]:
     whole = ((None, BAD), (1, GOOD))
     return [
-        _stat(
+        _stat_panel(
             "Sources down",
             "Sources whose last answer was none.",
             "sum(1 - min by (source) (bridge_source_up))",
             "short",
             ((None, GOOD), (1, BAD)),
         ),
-        _stat(
+        _stat_panel(
             "Oldest answer served",
             "Age of the oldest stand-in that anyone was shown in the last minute or two; 0 when nobody was shown one.",
             "max(bridge_oldest_served_seconds) or vector(0)",
             "s",
             ((None, GOOD), (10, WARN), (300, BAD)),
         ),
-        _stat("Replicas up", "Bridges that Prometheus reaches.", "count(bridge_build_info)", "short", whole),
-        _stat(
+        _stat_panel("Replicas up", "Bridges that Prometheus reaches.", "count(bridge_build_info)", "short", whole),
+        _stat_panel(
             "Requests, 95 % within",
             "Over all routes; the request's own limit is 4.8 s.",
             f"histogram_quantile(0.95, sum by (le) (rate(bridge_http_request_seconds_bucket{_RATE})))",
             "s",
             ((None, GOOD), (1, WARN), (4.8, BAD)),
         ),
-        _stat(
+        _stat_panel(
             "Queries that failed",
             "Share of targets that got an error.",
             f'(sum(rate(bridge_queries_total{{status="error"}}{_RATE})) or vector(0)) / sum(rate(bridge_queries_total{_RATE}))',
             "percentunit",
             ((None, GOOD), (0.01, WARN), (0.05, BAD)),
         ),
-        _stat(
+        _stat_panel(
             "Event loop late",
             "How late timers run. Above 1 s the bridge says it is not ready.",
             "max(bridge_event_loop_lag_seconds)",
@@ -93,7 +93,7 @@ def _figures() -> list[stat.Panel]:
     ]
 
 
-def _sources() -> table.Panel:
+def _source_table() -> table.Panel:
     text = "Each source of each replica, as its last asking went. The age of a snapshot (DuckDB) is below."
     panel = rows("Data: state of the sources", text, PROMETHEUS)
     panel = panel.with_target(prometheus("min by (source) (bridge_source_up)", "", "A", instant=True))
@@ -106,8 +106,10 @@ def _sources() -> table.Panel:
     panel = panel.with_transformation(DataTransformerConfig("merge", options={}))
     panel = panel.with_transformation(DataTransformerConfig("organize", options=named))
     return (
-        panel.override_by_name("Up", [_words({"0": ("DOWN", BAD), "1": ("up", GOOD)}), _COLORED])
-        .override_by_name("Circuit", [_words({"0": ("closed", GOOD), "1": ("half open", NOTE), "2": ("open", BAD)}), _COLORED])
+        panel.override_by_name("Up", [_value_mapping({"0": ("DOWN", BAD), "1": ("up", GOOD)}), _COLORED])
+        .override_by_name(
+            "Circuit", [_value_mapping({"0": ("closed", GOOD), "1": ("half open", NOTE), "2": ("open", BAD)}), _COLORED]
+        )
         .override_by_name("Oldest served", [DynamicConfigValue("unit", "s"), DynamicConfigValue("noValue", "-")])
     )
 
@@ -115,22 +117,22 @@ def _sources() -> table.Panel:
 _COLORED = DynamicConfigValue("custom.cellOptions", {"type": "color-text"})
 
 
-def _words(words: dict[str, tuple[str, str]]) -> DynamicConfigValue:
+def _value_mapping(words: dict[str, tuple[str, str]]) -> DynamicConfigValue:
     options = {
         value: {"text": text, "color": color, "index": place} for place, (value, (text, color)) in enumerate(words.items())
     }
     return DynamicConfigValue("mappings", [{"type": "value", "options": options}])
 
 
-def _requests() -> timeseries.Panel:
-    return _lines(
+def _request_rate() -> timeseries.Panel:
+    return _line_panel(
         "Requests a second", "By route.", "reqps", (f"sum by (route) (rate(bridge_http_requests_total{_RATE}))", "{{route}}")
     )
 
 
-def _times() -> timeseries.Panel:
+def _response_times() -> timeseries.Panel:
     bucket = f"rate(bridge_http_request_seconds_bucket{_RATE})"
-    return _lines(
+    return _line_panel(
         "Time to answer, 95 % within",
         "By route. Sources have 4.5 s, a request 4.8 s, HAProxy 8 s, Grafana 10 s.",
         "s",
@@ -139,8 +141,8 @@ def _times() -> timeseries.Panel:
     )
 
 
-def _outcomes() -> timeseries.Panel:
-    return _lines(
+def _target_outcomes() -> timeseries.Panel:
+    return _line_panel(
         "Targets by outcome",
         "fresh, stale (an older answer stands in, marked), partial (a part is missing, marked), error.",
         "cps",
@@ -148,39 +150,39 @@ def _outcomes() -> timeseries.Panel:
     )
 
 
-def _stale() -> timeseries.Panel:
+def _stale_answers() -> timeseries.Panel:
     text = "Older answers served because asking failed, each marked. Alert rules never get one."
-    return _lines(
+    return _line_panel(
         "Stale answers a second", text, "cps", (f"sum by (source) (rate(bridge_stale_responses_total{_RATE}))", "{{source}}")
     )
 
 
-def _oldest() -> timeseries.Panel:
+def _oldest_served() -> timeseries.Panel:
     text = "Age of the oldest answer that was served. Nothing older than 15 minutes ever is."
     asked = ("max by (source) (bridge_oldest_served_seconds)", "{{source}}")
-    return _lines("Oldest answer served", text, "s", asked, steps=((None, GOOD), (900, BAD)))
+    return _line_panel("Oldest answer served", text, "s", asked, steps=((None, GOOD), (900, BAD)))
 
 
-def _snapshots() -> timeseries.Panel:
+def _snapshot_age() -> timeseries.Panel:
     text = "Age of the DuckDB snapshot in use; its writer publishes every few minutes."
     asked = ("max by (source) (bridge_snapshot_age_seconds)", "{{source}}")
-    return _lines("Snapshot age", text, "s", asked, steps=((None, GOOD), (600, WARN)))
+    return _line_panel("Snapshot age", text, "s", asked, steps=((None, GOOD), (600, WARN)))
 
 
 def _source_times() -> timeseries.Panel:
     bucket = f"rate(bridge_source_request_seconds_bucket{_RATE})"
     asked = (f"histogram_quantile(0.95, sum by (source, le) ({bucket}))", "{{source}}")
-    return _lines("Time of a source, 95 % within", "One asking, as its caller saw it.", "s", asked)
+    return _line_panel("Time of a source, 95 % within", "One asking, as its caller saw it.", "s", asked)
 
 
-def _errors() -> timeseries.Panel:
+def _source_errors() -> timeseries.Panel:
     asked = (f"sum by (source, kind) (rate(bridge_source_errors_total{_RATE}))", "{{source}}: {{kind}}")
-    return _lines("Failed askings a second", "By source and kind of failure.", "cps", asked)
+    return _line_panel("Failed askings a second", "By source and kind of failure.", "cps", asked)
 
 
-def _circuits() -> timeseries.Panel:
+def _circuit_states() -> timeseries.Panel:
     text = "0 closed, 1 half open, 2 open: only its watch asks then, nobody waits for it. Beside it connections made anew."
-    return _lines(
+    return _line_panel(
         "Circuits and reconnects",
         text,
         "short",
@@ -189,16 +191,16 @@ def _circuits() -> timeseries.Panel:
     )
 
 
-def _cache() -> timeseries.Panel:
+def _cache_share() -> timeseries.Panel:
     misses = f"sum by (source) (rate(bridge_cache_misses_total{_RATE}))"
-    # A source that has had no hit yet has no series of hits.
+    # A source without a hit has no series of hits.
     hits = f"(sum by (source) (rate(bridge_cache_hits_total{_RATE})) or 0 * {misses})"
     text = "Share of askings that cost the source nothing."
-    return _lines("Answers from the cache", text, "percentunit", (f"1 - {misses} / ({hits} + {misses})", "{{source}}"))
+    return _line_panel("Answers from the cache", text, "percentunit", (f"1 - {misses} / ({hits} + {misses})", "{{source}}"))
 
 
-def _loop() -> timeseries.Panel:
-    return _lines(
+def _event_loop() -> timeseries.Panel:
+    return _line_panel(
         "Event loop and queries under way",
         "The loop's delay in seconds; queries as a number.",
         "short",
@@ -207,14 +209,14 @@ def _loop() -> timeseries.Panel:
     )
 
 
-def _process() -> timeseries.Panel:
+def _process_memory() -> timeseries.Panel:
     memory = ('process_resident_memory_bytes{job="bridge"}', "{{instance}}: resident")
     cache = ("sum by (instance) (bridge_cache_bytes)", "{{instance}}: cached answers")
-    return _lines("Memory", "Of the process (on Linux), and what of it is kept answers.", "bytes", memory, cache)
+    return _line_panel("Memory", "Of the process (on Linux), and what of it is kept answers.", "bytes", memory, cache)
 
 
-def _refused() -> timeseries.Panel:
-    return _lines(
+def _refused_requests() -> timeseries.Panel:
+    return _line_panel(
         "Refused requests a second",
         "shed: too many under way (429, alert rules last). No key: 401.",
         "cps",
@@ -223,24 +225,24 @@ def _refused() -> timeseries.Panel:
     )
 
 
-def _skew() -> timeseries.Panel:
+def _clock_skew() -> timeseries.Panel:
     text = "How far each store's clock is ahead of the bridge's. A live edge needs clocks that agree."
     asked = ("max by (source) (bridge_clock_skew_seconds)", "{{source}}")
-    return _lines("Clock skew", text, "s", asked, steps=((None, WARN), (-2, GOOD), (2, WARN)))
+    return _line_panel("Clock skew", text, "s", asked, steps=((None, WARN), (-2, GOOD), (2, WARN)))
 
 
-def _sync() -> timeseries.Panel:
+def _sync_calls() -> timeseries.Panel:
     text = "Calls that tell the backend to fill Redis again after an outage, by outcome."
     asked = (f"sum by (event, outcome) (rate(bridge_sync_calls_total{_RATE}))", "{{event}}: {{outcome}}")
-    return _lines("Backend sync calls a second", text, "cps", asked)
+    return _line_panel("Backend sync calls a second", text, "cps", asked)
 
 
 def _backup_age() -> timeseries.Panel:
     text = "Age of the newest backup of each kind; more than 26 h means that the daily run failed or did not happen."
     asked = ("max by (kind) (bridge_backup_age_seconds)", "{{kind}}")
-    return _lines("Age of the backups", text, "s", asked, steps=((None, GOOD), (93_600, BAD)))
+    return _line_panel("Age of the backups", text, "s", asked, steps=((None, GOOD), (93_600, BAD)))
 
 
 def _backup_size() -> timeseries.Panel:
     text = "Size of the newest backup of each kind: one that suddenly shrinks has lost something."
-    return _lines("Size of the backups", text, "bytes", ("max by (kind) (bridge_backup_size_bytes)", "{{kind}}"))
+    return _line_panel("Size of the backups", text, "bytes", ("max by (kind) (bridge_backup_size_bytes)", "{{kind}}"))

@@ -1,6 +1,6 @@
-"""At which values an operator should look: the usual ones of the field (each is a dashboard's colour and nothing else).
+"""The values from which an operator should look, as usual in the field. They only set colours in dashboards.
 
-Alert rules have limits of their own (`provisioning/grafana/alerting`, `provisioning/prometheus/rules`).
+Alert rules have their own limits (`provisioning/grafana/alerting`, `provisioning/prometheus/rules`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Steps = tuple[tuple[float | None, str], ...]
 
 GOOD, NOTE, WARN, BAD, PLAIN = "green", "yellow", "orange", "red", "text"
 
-#: From which value on which colour; the first holds below the second's value.
+#: Metric -> (from this value, colour). The first colour holds below the second value.
 LIMITS: Mapping[str, Steps] = {
     # margin call and stop-out are set per account at the broker; these are the usual distances to them
     "margin_level": ((None, BAD), (150, WARN), (200, NOTE), (300, GOOD)),
@@ -48,11 +48,11 @@ NONE: Steps = ((None, PLAIN),)
 
 
 def thresholds(steps: Steps) -> ThresholdsConfig:
-    """The steps as a panel wants them."""
+    """The steps as the threshold settings of a panel."""
     made = [Threshold(value=value, color=color) for value, color in steps]
     return ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(made)
 
 
 def as_json(steps: Steps) -> dict[str, object]:
-    """The steps as an override's value."""
+    """The steps as the value of an override."""
     return {"mode": "absolute", "steps": [{"value": value, "color": color} for value, color in steps]}

@@ -1,17 +1,17 @@
-"""An alert rule as data: A asks the alert path of the bridge (or Prometheus of the bridge itself), B makes one figure of every
-series, C compares it with the limit.
+"""An alert rule as data: A queries the alert path of the bridge (or Prometheus about the bridge), B reduces every series to one
+figure, C compares it with the limit.
 
-- The newest value is asked for as one row a label set, without a time (`instant`). Such a row is a figure in every Grafana from 9
-  on, nothing is lined up by time, and an account without a figure (no margin is used: no margin level) is left out, at once.
-- Nothing here has a `$`: a rule has neither the dashboards' variables nor an interval, and Grafana takes `$name` in a provisioned
-  file for its environment (in most versions from 9 to 13 that is so for a rule's texts). So the range is relative, and texts say
+- The newest value is one row per label set, without a time (`instant`). Every Grafana from 9 on reads such a row as a figure and
+  aligns nothing by time. An account without a figure (no margin level, as it uses no margin) drops out at once.
+- Nothing here has a `$`. A rule has neither dashboard variables nor an interval, and Grafana replaces `$name` in a provisioned
+  file from its environment (most versions from 9 to 13 do so in the texts of rules). So the range is relative, and texts say
   `.Labels.account` for `$labels.account`.
-- An error of the path (a store is down, an answer would be old or partial) is Grafana's own alert DatasourceError, never a false
-  "all is well": `execErrState` is Error everywhere. Alerting would be a margin call for every account; OK and KeepLast would hide
-  that nobody is watching.
-- No data is told once, by one rule of a metric: `no_data` says where no row is normal, and where it is the trouble itself.
-- Every rule leads to the dashboard of its group and there to the first curve of what it watches: from Grafana's list, from
-  each message, and from the panel back. Grafana keeps that in two annotations; its file has two keys for it, too.
+- An error of the path (a store is down, the answer would be old or partial) becomes Grafana's alert DatasourceError, never a
+  false "all is well": `execErrState` is Error everywhere. Alerting would be a margin call for every account. OK and KeepLast
+  would hide that the rule cannot watch.
+- Missing data is reported once, by one rule per metric: `no_data` says whether no row is normal or is itself the problem.
+- Every rule links to the dashboard of its group, and there to the first curve of what it watches: from Grafana's list, from each
+  message, and back from the panel. Grafana keeps the link in two annotations and in two keys of its file.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any, Literal
 
 Json = dict[str, Any]
 
-#: as far back as the editor shows; what is asked for is in the parameters
+#: The range that the editor shows. The queried range is in the parameters.
 _WINDOW_S = 300
-_RUNBOOK = 'provisioning/README.md, "What to do when"'
+_RUNBOOK = 'docs/operate.md, "What to do when"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,41 +43,41 @@ class Rule:
     metric: str = ""
     by: tuple[str, ...] = ()
     expression: str = ""
-    #: the newest value of each series, or what is made of the last five minutes' values, one a minute
+    #: The newest value of each series, or the mean of the last five minutes, one value a minute.
     reducer: Literal["last", "mean"] = "last"
-    #: what no data means: nothing to look at is fine, or is itself the trouble
+    #: What no data means: it is fine, or it is itself the problem.
     no_data: Literal["OK", "NoData", "Alerting"] = "NoData"
 
     def queries(self) -> list[Json]:
-        """A asks, B makes one figure of every series, C compares."""
+        """A queries, B reduces every series to one figure, C compares."""
         return [
-            _query("A", *(self._rows() if self.metric else _prometheus(self.expression))),
-            _query("B", "__expr__", _reduced(self.reducer)),
-            _query("C", "__expr__", _compared(self.than, self.limit)),
+            _query_object("A", *(self._rows_query() if self.metric else _prometheus_query(self.expression))),
+            _query_object("B", "__expr__", _reduce_model(self.reducer)),
+            _query_object("C", "__expr__", _threshold_model(self.than, self.limit)),
         ]
 
     def panel(self, dashboard: Json) -> Json:
-        """The first of the dashboard's curves, else of its figures, that shows what the rule watches. Raises LookupError."""
+        """The first panel with curves, else with figures, that shows what the rule watches. Raises LookupError."""
         for kind in ("timeseries", "stat"):
             for panel in dashboard["panels"]:
-                if panel["type"] == kind and any(map(self._asks, panel["targets"])):
+                if panel["type"] == kind and any(map(self._target_matches, panel["targets"])):
                     return dict(panel)
         raise LookupError(f"{self.name}: no panel of {dashboard['uid']} shows what it watches")
 
-    def _asks(self, target: Json) -> bool:
+    def _target_matches(self, target: Json) -> bool:
         if self.metric:
             return bool(self.metric in target.get("target", "").split(","))
-        return _series(self.expression) == _series(target.get("expr", ""))
+        return _series_in(self.expression) == _series_in(target.get("expr", ""))
 
-    def _rows(self) -> tuple[str, Json]:
+    def _rows_query(self) -> tuple[str, Json]:
         params = {"metric": self.metric, "by": ",".join(self.by)}
         columns = [*((label, "string") for label in self.by), ("value", "number")]
         if self.reducer == "last":
-            return _bridge(params | {"from": "now-1m", "instant": "true"}, columns, "table")
-        return _bridge(params | {"from": "now-5m", "step": "60s"}, [("time", "timestamp_epoch"), *columns], "timeseries")
+            return _bridge_query(params | {"from": "now-1m", "instant": "true"}, columns, "table")
+        return _bridge_query(params | {"from": "now-5m", "step": "60s"}, [("time", "timestamp_epoch"), *columns], "timeseries")
 
     def as_grafana(self, group: str, dashboard: Json) -> Json:
-        """As Grafana's provisioning file has it."""
+        """The rule in the form of Grafana's provisioning file."""
         shown, panel = dashboard["uid"], self.panel(dashboard)["id"]
         link = {"__dashboardUid__": shown, "__panelId__": str(panel)}
         return {
@@ -96,17 +96,17 @@ class Rule:
         }
 
 
-def _series(expression: str) -> set[str]:
-    """The bridge's own series that an expression reads."""
+def _series_in(expression: str) -> set[str]:
+    """The series of the bridge itself that an expression reads."""
     return set(re.findall(r"bridge_\w+", expression))
 
 
-def _query(ref_id: str, source: str, model: Mapping[str, Any]) -> Json:
+def _query_object(ref_id: str, source: str, model: Mapping[str, Any]) -> Json:
     window = {"from": _WINDOW_S, "to": 0} if source != "__expr__" else {"from": 0, "to": 0}
     return {"refId": ref_id, "relativeTimeRange": window, "datasourceUid": source, "model": {"refId": ref_id, **model}}
 
 
-def _bridge(params: Mapping[str, str], columns: Sequence[tuple[str, str]], form: str) -> tuple[str, Json]:
+def _bridge_query(params: Mapping[str, str], columns: Sequence[tuple[str, str]], form: str) -> tuple[str, Json]:
     return "bridge-infinity-alerts", {
         "datasource": {"type": "yesoreyeram-infinity-datasource", "uid": "bridge-infinity-alerts"},
         "type": "json",
@@ -131,7 +131,7 @@ def _bridge(params: Mapping[str, str], columns: Sequence[tuple[str, str]], form:
     }
 
 
-def _prometheus(expression: str) -> tuple[str, Json]:
+def _prometheus_query(expression: str) -> tuple[str, Json]:
     return "prometheus", {
         "datasource": {"type": "prometheus", "uid": "prometheus"},
         "editorMode": "code",
@@ -146,10 +146,10 @@ def _prometheus(expression: str) -> tuple[str, Json]:
 _EXPRESSION = {"datasource": {"type": "__expr__", "uid": "__expr__"}}
 
 
-def _reduced(reducer: str) -> Json:
+def _reduce_model(reducer: str) -> Json:
     return {**_EXPRESSION, "type": "reduce", "expression": "A", "reducer": reducer, "settings": {"mode": "dropNN"}}
 
 
-def _compared(than: str, limit: float) -> Json:
+def _threshold_model(than: str, limit: float) -> Json:
     conditions = [{"evaluator": {"type": than, "params": [limit]}}]
     return {**_EXPRESSION, "type": "threshold", "expression": "B", "conditions": conditions}

@@ -1,4 +1,4 @@
-"""The six dashboards of the trade system: what matters most first (figures), then curves, then tables."""
+"""The six dashboards of the trade system: first the important figures, then curves, then tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CALCULATED = "The bridge computes it from all chosen accounts, never from avera
 
 
 def trade_execution(catalogue: Catalogue) -> Board:
-    """What is open, pending, failed, and at what price it was filled."""
+    """Open trades, pending orders, failed trades and slippage."""
     panels = Panels(catalogue, ("broker", "account", "symbol"))
     board = Board(
         catalogue,
@@ -30,7 +30,7 @@ def trade_execution(catalogue: Catalogue) -> Board:
     stats = [
         panels.value("open_trades", note=corrected),
         panels.value("active_orders"),
-        panels.value("failed_trades", "sum", "Failed trades in range", "No data: none failed in the range."),
+        panels.total("failed_trades", "Failed trades in range", "No data: none failed in the range."),
         panels.value("slippage", title="Slippage this hour (points)", note=f"{THIS_HOUR} {SLIPPAGE}", step=HOUR),
         panels.worst("slippage", "symbol", "max", "Slippage this hour, worst symbol (points)", f"{THIS_HOUR} {SLIPPAGE}", True),
         panels.value("state_updates", note="A rate of updates, not a number of trades."),
@@ -53,7 +53,7 @@ def trade_execution(catalogue: Catalogue) -> Board:
 
 
 def account(catalogue: Catalogue) -> Board:
-    """What each account is worth and how near it is to a margin call."""
+    """The equity of each account, and how near it is to a margin call."""
     panels = Panels(catalogue, ("broker", "account"))
     board = Board(
         catalogue,
@@ -133,7 +133,7 @@ def instance(catalogue: Catalogue) -> Board:
 
 
 def backend_sync(catalogue: Catalogue) -> Board:
-    """Signals in, results out, and whether the stores keep up."""
+    """Signals in, results out, and the syncs between the stores."""
     panels = Panels(catalogue, ("source", "sink"))
     board = Board(
         catalogue,
@@ -181,7 +181,7 @@ def backend_sync(catalogue: Catalogue) -> Board:
 
 
 def performance(catalogue: Catalogue) -> Board:
-    """What was earned, how fast and at which cost orders were filled."""
+    """Profit and loss, and the speed and cost of execution."""
     panels = Panels(catalogue, ("broker", "account", "symbol"), "15m")
     board = Board(
         catalogue,
@@ -192,7 +192,7 @@ def performance(catalogue: Catalogue) -> Board:
     )
     board.variables("broker", "account", "symbol").events("trade_failures", "system_events")
     stats = [
-        panels.value("total_pnl", "sum", "Realised P&L in range"),
+        panels.total("total_pnl", "Realised P&L in range"),
         panels.value("order_execution_rate"),
         panels.value("execution_latency", title="Execution latency this hour (95 %)", note=THIS_HOUR, step=HOUR),
         panels.value("fill_rate", title="Fill rate this hour", note=THIS_HOUR, step=HOUR),

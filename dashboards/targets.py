@@ -1,4 +1,4 @@
-"""What a panel asks: the targets of the plugins, which the SDK does not know, as it wants its own."""
+"""The targets of the plugins, in the form that the SDK wants. The SDK itself does not have them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BRIDGE = DataSourceRef(type_val="simpod-json-datasource", uid="bridge-json")
 ROWS = DataSourceRef(type_val="yesoreyeram-infinity-datasource", uid="bridge-infinity")
 PROMETHEUS = DataSourceRef(type_val="prometheus", uid="prometheus")
 
-#: What an "All" variable becomes: the bridge drops such a filter, so that an account that is new is not left out.
+#: The value of a variable set to All. The bridge drops such a filter, so new accounts are included.
 ALL = "__all"
 
 T = TypeVar("T", covariant=True)
@@ -25,20 +25,20 @@ T = TypeVar("T", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Made(Builder[T], Generic[T]):
-    """Something ready where the SDK wants a builder."""
+    """A finished object where the SDK wants a builder."""
 
     made: T
 
     def build(self) -> T:
-        """It."""
+        """The finished object."""
         return self.made
 
 
 @dataclass(frozen=True, slots=True)
 class BridgeTarget(Dataquery):
-    """A line of the JSON plugin: metrics (or events) and what the bridge makes of them.
+    """A target of the JSON plugin: metrics (or events) with options.
 
-    A variable is written as `"${account:csv}"`: that stays valid JSON for one value, for several, in every plugin version.
+    A variable is written as `"${account:csv}"`: that is valid JSON for one value and for several, in every plugin version.
     """
 
     metrics: tuple[str, ...]
@@ -53,7 +53,7 @@ class BridgeTarget(Dataquery):
         return by | dict(self.options) | {name: f"${{{name}:csv}}" for name in self.variables}
 
     def to_json(self) -> dict[str, object]:
-        """As the plugin keeps it in a dashboard."""
+        """The target as the plugin saves it in a dashboard."""
         return {
             "refId": self.ref_id,
             "datasource": BRIDGE,
@@ -65,14 +65,14 @@ class BridgeTarget(Dataquery):
 
 @dataclass(frozen=True, slots=True)
 class EventsTarget(Dataquery):
-    """A line of the JSON plugin that lists events."""
+    """A target of the JSON plugin that lists events."""
 
     event: str
     where: tuple[str, ...] = ()
     ref_id: str = "A"
 
     def to_json(self) -> dict[str, object]:
-        """As the plugin keeps it in a dashboard."""
+        """The target as the plugin saves it in a dashboard."""
         where = {name: f"${{{name}:csv}}" for name in self.where}
         payload = {"where": where} if where else {}
         return {
@@ -86,14 +86,14 @@ class EventsTarget(Dataquery):
 
 @dataclass(frozen=True, slots=True)
 class RowsTarget(Dataquery):
-    """A line of the Infinity plugin that reads rows of the bridge; `columns` are name -> the plugin's type."""
+    """A target of the Infinity plugin that reads rows of the bridge. `columns` maps a name to its type in the plugin."""
 
     params: Sequence[tuple[str, str]]
     columns: Mapping[str, str]
     ref_id: str = "A"
 
     def to_json(self) -> dict[str, object]:
-        """As the plugin keeps it in a dashboard."""
+        """The target as the plugin saves it in a dashboard."""
         return {
             "refId": self.ref_id,
             "datasource": ROWS,
@@ -118,7 +118,7 @@ class RowsTarget(Dataquery):
 
 
 def prometheus(expression: str, legend: str, ref_id: str = "A", instant: bool = False) -> PrometheusBuilder:
-    """A line of Prometheus: over the range, or one value now."""
+    """A Prometheus target: over the range, or one value now."""
     query = PrometheusBuilder().expr(expression).legend_format(legend).ref_id(ref_id).datasource(PROMETHEUS)
     query = query.editor_mode(QueryEditorMode.CODE)
     return query.instant().format(PromQueryFormat.TABLE) if instant else query.range()

@@ -1,4 +1,4 @@
-"""The SDK's models are those of Grafana 10.1: what they write that today's schema does not know any more is left out."""
+"""Dashboards in today's schema. The SDK writes that of Grafana 10.1, so keys that no longer exist are removed."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-#: Grafana lifts a dashboard from this to its own version when it reads it.
+#: Grafana migrates a dashboard from this version to its own when it reads it.
 SCHEMA_VERSION = 39
 
 
 def as_json(dashboard: Dashboard) -> dict[str, Any]:
     """The dashboard as Grafana reads it from a file."""
     made: dict[str, Any] = json.loads(json.dumps(dashboard, cls=JSONEncoder))
-    _without(made, "style")
-    _without(made["timepicker"], "collapse", "enable", "time_options")
+    _remove_keys(made, "style")
+    _remove_keys(made["timepicker"], "collapse", "enable", "time_options")
     for variable in made.get("templating", {}).get("list", []):
-        _without(variable, "id", "auto", "auto_min", "auto_count")
+        _remove_keys(variable, "id", "auto", "auto_min", "auto_count")
     for panel in made["panels"]:
-        _without(panel.get("options") or {}, "footer")
+        _remove_keys(panel.get("options") or {}, "footer")
         if panel["type"] != "row" and "repeat" not in panel:
-            _without(panel, "repeatDirection")
+            _remove_keys(panel, "repeatDirection")
     return made | {"schemaVersion": SCHEMA_VERSION}
 
 
-def _without(found: dict[str, Any], *keys: str) -> None:
+def _remove_keys(found: dict[str, Any], *keys: str) -> None:
     for key in keys:
         found.pop(key, None)

@@ -67,6 +67,16 @@ def read(file: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
 
 
+def merged(old: str, values: dict[str, str]) -> str:
+    """The file's text with these variables: its other lines stay as they are, what is new comes last."""
+    left = dict(values)
+    lines = []
+    for line in old.splitlines():
+        name = line.split("=", 1)[0]
+        lines.append(line if line.startswith("#") or name not in left else f"{name}={left.pop(name)}")
+    return "".join(f"{line}\n" for line in [*lines, *(f"{name}={value}" for name, value in left.items())])
+
+
 def write(file: Path, text: str, mode: int) -> None:
     """In place, so that a container that has the file mounted sees it; never readable for others, not even for a moment."""
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8", newline="\n") as opened:
@@ -85,7 +95,8 @@ def main() -> int:
     made = [name for name in wanted() if not had.get(name)]
     values = {**had, **{name: new(name) for name in made}}
     values.update(hashed(values))
-    write(arguments.env, "".join(f"{name}={value}\n" for name, value in values.items()), 0o600)
+    old = arguments.env.read_text(encoding="utf-8") if arguments.env.exists() else ""
+    write(arguments.env, merged(old, {name: value for name, value in values.items() if had.get(name) != value}), 0o600)
 
     # The folder keeps people out; the files in it are read by the containers' own users.
     arguments.folder.mkdir(parents=True, exist_ok=True)

@@ -18,5 +18,7 @@ if [ ! -e "$policy" ]; then
   $sudo chmod +x "$policy"
   trap '$sudo rm -f "$policy"' EXIT
 fi
-$sudo apt-get update -qq
-$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+here=$(dirname "$0")
+"$here/progress.sh" "looking up Debian's packages: some seconds" $sudo apt-get update
+"$here/progress.sh" "installing from Debian: $*: one to five minutes, once" \
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"

@@ -24,6 +24,5 @@ for further in "$@"; do
 done
 if [ "${#missing[@]}" -gt 0 ]; then
   mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
-  echo "installing test servers: ${missing[*]}"
   scripts/apt.sh "${missing[@]}"
 fi

@@ -21,4 +21,5 @@ if ! "$python" -c 'import ensurepip' 2>/dev/null; then
   echo "installing $package (this Python has no venv module)"
   scripts/apt.sh "$package"
 fi
+echo "making .venv with $("$python" --version): some seconds"
 "$python" -m venv .venv

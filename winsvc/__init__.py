@@ -1,1 +1,1 @@
-"""Windows services: the bridge, and beside it programs that do not speak to the service control manager themselves (Grafana)."""
+"""Windows services: the bridge, and programs such as Grafana that do not talk to the service control manager themselves."""

@@ -1,6 +1,6 @@
 """The command line of the services: argument parsing only.
 
-What needs the bridge is imported by the verb that needs it: `stop`, `status` and `remove` work where it cannot be imported.
+Only the verbs that need the bridge import it, so `stop`, `status` and `remove` work even if it cannot be imported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from winsvc import control
 from winsvc.arguments import add_log_options, add_patience_options, add_service_options, service_arguments
 from winsvc.control import Refused
 from winsvc.logs import Rotation
-from winsvc.plan import BRIDGE, GRAFANA, Service, installing, updating
+from winsvc.plan import BRIDGE, GRAFANA, Service, install_steps, update_steps
 from winsvc.supervise import Patience
 
 _ROOT = PureWindowsPath(Path(__file__).resolve().parents[1])
@@ -25,24 +25,24 @@ Run = Callable[[argparse.Namespace], None]
 
 
 def parser() -> argparse.ArgumentParser:
-    """Every verb and option."""
+    """The parser of every verb and option."""
     top = argparse.ArgumentParser(prog="python -m winsvc", description="The bridge, and Grafana beside it, as Windows services.")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, says, run in (
-        ("install", "register a service with everything that belongs to it", _install),
-        ("update", "bring a registered service to what it is to be (after an upgrade, or new ports)", _update),
+        ("install", "register a service with everything that belongs to it", _run_install),
+        ("update", "bring a registered service to what it is to be (after an upgrade, or new ports)", _run_update),
     ):
-        _kinds(verbs.add_parser(verb, help=says), run)
-    _named(verbs, "remove", "stop a service and take it away; its files stay", lambda args: control.remove(args.name))
-    start = _named(verbs, "start", "start a service and wait until it runs", _start)
-    again = _named(verbs, "restart", "stop, then start", _restart)
+        _add_kinds(verbs.add_parser(verb, help=says), run)
+    _add_named_verb(verbs, "remove", "stop a service and take it away; its files stay", lambda args: control.remove(args.name))
+    start = _add_named_verb(verbs, "start", "start a service and wait until it runs", _run_start)
+    again = _add_named_verb(verbs, "restart", "stop, then start", _run_restart)
     for command in (start, again):
         ready = command.add_mutually_exclusive_group()
         ready.add_argument("--config", type=Path, help="wait until the bridge of this configuration is ready")
         ready.add_argument("--ready", metavar="URL", help="wait until this address answers")
-    _named(verbs, "stop", "stop a service and wait until it has drained", lambda args: control.stop(args.name))
-    _named(verbs, "status", "say whether a service runs, and if not why; 3 when it does not", None)
-    _checking(verbs)
+    _add_named_verb(verbs, "stop", "stop a service and wait until it has drained", lambda args: control.stop(args.name))
+    _add_named_verb(verbs, "status", "say whether a service runs, and if not why; 3 when it does not", None)
+    _add_check_verb(verbs)
     for verb, supervises in (("run", False), ("supervise", True)):
         command = verbs.add_parser(verb, help="what the service control manager starts; `debug` is the same at a console")
         add_service_options(command, supervises)
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _named(
+def _add_named_verb(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser], verb: str, says: str, run: Run | None
 ) -> argparse.ArgumentParser:
     command = verbs.add_parser(verb, help=says)
@@ -61,14 +61,14 @@ def _named(
     return command
 
 
-def _checking(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_check_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = verbs.add_parser("check", help="list everything that would keep the bridge's service from running")
     command.add_argument("--config", type=Path, default=Path(_DATA / "bridge" / "bridge.yaml"))
     command.add_argument("--running", action="store_true", help="the service runs and has the ports")
-    command.set_defaults(run=_check)
+    command.set_defaults(run=_run_check)
 
 
-def _kinds(command: argparse.ArgumentParser, run: Run) -> None:
+def _add_kinds(command: argparse.ArgumentParser, run: Run) -> None:
     kinds = command.add_subparsers(dest="kind", required=True, metavar="KIND")
     bridge = kinds.add_parser("bridge", help="the bridge")
     bridge.add_argument(
@@ -91,7 +91,7 @@ def _kinds(command: argparse.ArgumentParser, run: Run) -> None:
         kind.set_defaults(run=run)
 
 
-def _service(args: argparse.Namespace) -> Service:
+def _described_service(args: argparse.Namespace) -> Service:
     from winsvc import services
     from winsvc.bridge import settings_of
 
@@ -99,41 +99,41 @@ def _service(args: argparse.Namespace) -> Service:
     if args.kind == "bridge":
         rotation = Rotation(args.log_bytes, args.log_files)
         settings = settings_of(Path(args.data / "bridge" / "bridge.yaml"))
-        return services.bridge(place, args.name, settings, rotation, args.remote)
+        return services.bridge_service(place, args.name, settings, rotation, args.remote)
     if args.kind == "grafana":
-        return services.grafana(place, args.name, args.home)
+        return services.grafana_service(place, args.name, args.home)
     folder = args.data / args.name.lower()
     patience = Patience(restart_s=args.restart, grace_s=args.grace)
     says = f"{args.program[0]}, kept running."
-    return services.supervised(place, args.name, args.name, says, folder, args.program, patience)
+    return services.supervised_service(place, args.name, args.name, says, folder, args.program, patience)
 
 
-def _install(args: argparse.Namespace) -> None:
-    service = _service(args)
+def _run_install(args: argparse.Namespace) -> None:
+    service = _described_service(args)
     if args.print:
-        print(*installing(service, _ROOT, PureWindowsPath("servicemanager.pyd")), sep="\n")
+        print(*install_steps(service, _ROOT, PureWindowsPath("servicemanager.pyd")), sep="\n")
         return
     control.require_windows()
     control.install(service, _ROOT)
     print(f"{service.name} is installed; start it with: python -m winsvc start {service.name}")
 
 
-def _update(args: argparse.Namespace) -> None:
-    service = _service(args)
+def _run_update(args: argparse.Namespace) -> None:
+    service = _described_service(args)
     if args.print:
-        print(*updating(service, _ROOT, PureWindowsPath("servicemanager.pyd")), sep="\n")
+        print(*update_steps(service, _ROOT, PureWindowsPath("servicemanager.pyd")), sep="\n")
         return
     control.require_windows()
     control.update(service, _ROOT)
 
 
-def _start(args: argparse.Namespace) -> None:
+def _run_start(args: argparse.Namespace) -> None:
     control.start(args.name, _ready_url(args.config) if args.config else args.ready)
 
 
-def _restart(args: argparse.Namespace) -> None:
+def _run_restart(args: argparse.Namespace) -> None:
     control.stop(args.name)
-    _start(args)
+    _run_start(args)
 
 
 def _ready_url(config: Path) -> str:
@@ -144,20 +144,20 @@ def _ready_url(config: Path) -> str:
     return f"http://{reached}:{http.port}/readyz"
 
 
-def _check(args: argparse.Namespace) -> None:
+def _run_check(args: argparse.Namespace) -> None:
     from winsvc import check
 
-    found = check.problems(args.config, args.running)
+    found = check.find_problems(args.config, args.running)
     if found:
         raise Refused("\n".join((f"{len(found)} problem{'s' if len(found) > 1 else ''}:", *found)))
     print("nothing is in the way")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Do one verb. 0 when it went well, 1 when not, 2 when the command line or the configuration is wrong."""
+    """Run one verb. Returns 0 for success, 1 for a failure, 2 for a wrong command line or configuration."""
     if argv[:1] in (["run"], ["supervise"]):
         control.require_windows()
-        from winsvc.service import main as serve  # there is a service control manager on Windows only
+        from winsvc.service import main as serve  # Windows only
 
         serve(argv)
         return 0
@@ -172,8 +172,8 @@ def main(argv: Sequence[str]) -> int:
     return 3 if arguments.verb == "status" and control.state_of(arguments.name) != "running" else 0
 
 
-def told(argv: Sequence[str]) -> int:
-    """`main`, its failures in words."""
+def run_verb(argv: Sequence[str]) -> int:
+    """Run one verb and print its failure, if any. Returns the exit code."""
     try:
         return main(argv)
     except Refused as why:
@@ -185,4 +185,4 @@ def told(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(told(sys.argv[1:]))
+    sys.exit(run_verb(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The command line of a running service. Nothing heavy is imported here: the service control manager is waiting."""
+"""The command line of a running service. It imports nothing heavy, because the service control manager is waiting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from winsvc.logs import Rotation
 
 
 def add_service_options(parser: argparse.ArgumentParser, supervises: bool) -> None:
-    """What `run` (the bridge) or `supervise` (another program) is told."""
+    """The options of `run` (the bridge) or `supervise` (another program)."""
     parser.add_argument("--name", required=True)
     if supervises:
         parser.add_argument("--folder", type=Path, required=True)
@@ -22,7 +22,7 @@ def add_service_options(parser: argparse.ArgumentParser, supervises: bool) -> No
 
 
 def add_patience_options(parser: argparse.ArgumentParser) -> None:
-    """How long a program is waited for."""
+    """The options for waiting for a program."""
     parser.add_argument(
         "--restart", type=float, default=5.0, help="seconds before the first restart; doubled for each further one"
     )
@@ -30,13 +30,13 @@ def add_patience_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_log_options(parser: argparse.ArgumentParser) -> None:
-    """How large the log gets."""
+    """The options for the size of the log."""
     parser.add_argument("--log-bytes", type=int, default=Rotation().file_bytes, help="of one file of the log")
     parser.add_argument("--log-files", type=int, default=Rotation().files, help="of the log that are kept")
 
 
 def service_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """The service's command line; `folder` is where its configuration is, and what relative paths in it are relative to."""
+    """The parsed command line. `folder` has the configuration; relative paths in it start there."""
     parser = argparse.ArgumentParser(prog="winsvc")
     commands = parser.add_subparsers(dest="command", required=True)
     add_service_options(commands.add_parser("run"), supervises=False)

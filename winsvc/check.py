@@ -1,4 +1,4 @@
-"""Looks before the leap: everything that would keep the bridge's service from running, in one list."""
+"""Lists everything that would keep the bridge's service from running."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.catalog import load_folder
-from app.commands import refuse_taken_ports
-from app.config import Settings
-from app.errors import BridgeError, ConfigError
-from app.sources.duckdb import DuckDBConfig
-from winsvc.bridge import settings_of
+from app.catalog import survey_folder
+from app.cli.serve import refuse_taken_ports
+from app.config import Settings, shipped_catalogue, survey_settings
+from app.errors import BridgeError
+from app.sources.duckdb.source import DuckDBConfig
 from winsvc.plan import SECRETS
 
-#: the well-known groups that everybody is in: Everyone, Authenticated Users, Users
+#: the well-known groups of which every user is a member
 _EVERYBODY = {"S-1-1-0": "Everyone", "S-1-5-11": "Authenticated Users", "S-1-5-32-545": "Users"}
 
 
-def problems(config: Path, running: bool = False) -> list[str]:
-    """Every problem found. `running`: the service itself holds the ports."""
-    found = [*interpreter(), *secrets(config.with_name(SECRETS))]
-    try:
-        settings = settings_of(config)
-    except ConfigError as wrong:
-        return [*found, *str(wrong).splitlines()]
-    found += [*catalogue(settings), *folders(config.parent, settings)]
-    return found if running else [*found, *ports(settings)]
+def find_problems(config: Path, running: bool = False) -> list[str]:
+    """Every problem. `running`: the service itself has the ports."""
+    found = [*interpreter_problems(), *secrets_problems(config.with_name(SECRETS))]
+    file = config.with_name(SECRETS)
+    configured = survey_settings(config, file if file.exists() else None)
+    catalogue = survey_folder(configured.catalog or shipped_catalogue(), configured.kinds)
+    found += map(str, [*configured.problems, *catalogue.problems])
+    if configured.settings is None:
+        return found
+    found += folder_problems(config.parent, configured.settings)
+    return found if running else [*found, *port_problems(configured.settings)]
 
 
-def interpreter() -> Iterator[str]:
-    """This Python can run a service."""
+def interpreter_problems() -> Iterator[str]:
+    """Why this Python cannot run a service."""
     if sys.platform != "win32":
         return
     if sys.maxsize < 2**32:
@@ -45,16 +46,8 @@ def interpreter() -> Iterator[str]:
         yield f"Python: {sys.base_prefix} is one user's own, which a service's account cannot read; install it for all users"
 
 
-def catalogue(settings: Settings) -> Iterator[str]:
-    """The catalogue fits the configuration."""
-    try:
-        load_folder(settings.catalog_folder, settings.kinds)
-    except ConfigError as wrong:
-        yield from str(wrong).splitlines()
-
-
-def ports(settings: Settings) -> Iterator[str]:
-    """Nobody else has the ports; each is looked at, whatever the other is like."""
+def port_problems(settings: Settings) -> Iterator[str]:
+    """Ports that another program has. Each port is checked, even if the other is taken."""
     for chosen in ("http", "agent"):
         left_out = {"port": None} if chosen == "http" else {"port": 0}
         other = "agent" if chosen == "http" else "http"
@@ -65,10 +58,10 @@ def ports(settings: Settings) -> Iterator[str]:
             yield str(taken)
 
 
-def folders(folder: Path, settings: Settings) -> Iterator[str]:
-    """What has to be written can be, and what has to be read is there."""
+def folder_problems(folder: Path, settings: Settings) -> Iterator[str]:
+    """Folders that cannot be written to, or read."""
     for kind, path in (("logs", Path("logs")), ("state", settings.state)):
-        if path is not None and (why := _unwritable(folder / path)):
+        if path is not None and (why := _write_problem(folder / path)):
             yield f"{kind}: {folder / path} cannot be written: {why}"
     for name, source in settings.sources.items():
         if isinstance(source.connect, DuckDBConfig) and source.connect.enabled:
@@ -77,7 +70,7 @@ def folders(folder: Path, settings: Settings) -> Iterator[str]:
                 yield f"sources.{name}.connect.snapshots: {snapshots} is not there or cannot be read"
 
 
-def _unwritable(folder: Path) -> str | None:
+def _write_problem(folder: Path) -> str | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -86,21 +79,21 @@ def _unwritable(folder: Path) -> str | None:
         return str(problem.strerror)
 
 
-def secrets(file: Path) -> Iterator[str]:
-    """Only administrators and the service may read the secrets."""
+def secrets_problems(file: Path) -> Iterator[str]:
+    """A problem if others than administrators and the service may read the secrets."""
     if not file.exists():
         return
-    readers = _readers(file) if sys.platform == "win32" else _others(file)
+    readers = _group_readers(file) if sys.platform == "win32" else _other_readers(file)
     if readers:
         yield f"{file}: may be read by {', '.join(readers)}; it is for administrators and the service only"
 
 
-def _others(file: Path) -> list[str]:
+def _other_readers(file: Path) -> list[str]:
     return ["others than its owner"] if file.stat().st_mode & 0o077 else []
 
 
-def _readers(file: Path) -> list[str]:
-    # pywin32's: there is one on Windows only
+def _group_readers(file: Path) -> list[str]:
+    # pywin32 is on Windows only
     import ntsecuritycon
     import win32security
 

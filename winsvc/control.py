@@ -1,4 +1,4 @@
-"""Installing, updating, removing, starting and stopping services: the plan carried out, and the service control manager asked."""
+"""Installs, updates, removes, starts and stops services, by the plan's commands and the service control manager."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from winsvc.lifecycle import MEANING
-from winsvc.plan import SECRETS, Service, Step, installing, removing, updating
+from winsvc.plan import SECRETS, Service, Step, install_steps, remove_steps, update_steps
 
 _STATES = {1: "stopped", 2: "starting", 3: "stopping", 4: "running", 5: "continuing", 6: "pausing", 7: "paused"}
 _SPECIFIC = 1066
@@ -21,39 +21,39 @@ _START_S, _STOP_S = 60, 90
 
 
 class Refused(Exception):
-    """What was asked for cannot be done; the message says why."""
+    """The verb cannot be done; the message says why."""
 
 
 def install(service: Service, program: PureWindowsPath) -> None:
-    """Make the folders and register the service. Every step that failed is named; the others are done all the same."""
+    """Make the folders and register the service. Failed steps are reported and do not stop the others."""
     _make_folders(service)
-    carry_out(installing(service, program, _messages()))
+    carry_out(install_steps(service, program, _message_file()))
 
 
 def update(service: Service, program: PureWindowsPath) -> None:
-    """Bring a registered service to what it is to be."""
+    """Bring a registered service to the wanted state."""
     _make_folders(service)
-    carry_out(updating(service, program, _messages()))
+    carry_out(update_steps(service, program, _message_file()))
 
 
 def remove(name: str) -> None:
-    """Stop the service and take it away; its files stay."""
+    """Stop and remove the service; its files stay."""
     stop(name)
-    carry_out(removing(name))
+    carry_out(remove_steps(name))
 
 
 def carry_out(steps: Sequence[Step], run: Callable[[Sequence[str]], tuple[int, str]] | None = None) -> None:
-    """Run the steps in order. Raises Refused with every one that had to succeed and did not."""
+    """Run the steps in order. Raises Refused with every required step that failed."""
     failed = []
     for step in steps:
-        code, said = (run or _run)(step.command)
+        code, said = (run or _run_command)(step.command)
         if code and step.must:
             failed.append(f"{step}\n    exit code {code}: {said.strip() or 'it said nothing'}")
     if failed:
         raise Refused("\n".join(("these commands failed; the others are done:", *failed)))
 
 
-def _run(command: Sequence[str]) -> tuple[int, str]:
+def _run_command(command: Sequence[str]) -> tuple[int, str]:
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
     except OSError as problem:
@@ -71,37 +71,37 @@ def _make_folders(service: Service) -> None:
         )
 
 
-def _messages() -> PureWindowsPath:
-    """The DLL that has the texts for the Event Log: pywin32's."""
+def _message_file() -> PureWindowsPath:
+    """pywin32's DLL with the texts for the Event Log."""
     import servicemanager
 
     return PureWindowsPath(servicemanager.__file__)
 
 
 def start(name: str, ready: str | None = None) -> None:
-    """Start the service and wait until it runs; with `ready` also until that address answers with 200."""
+    """Start the service and wait until it runs; with `ready` also until that address answers 200."""
     with _service_of(name, "SERVICE_START") as (win32service, service):
         win32service.StartService(service, None)
-    _await(name, "running", _START_S)
+    _await_state(name, "running", _START_S)
     if ready is not None:
         _await_ready(ready)
 
 
 def stop(name: str) -> None:
-    """Stop the service and wait until it has drained; nothing where it is stopped."""
+    """Stop the service, unless it is stopped, and wait until it has drained."""
     state = state_of(name)
     if state == "stopped":
         return
-    if state == "starting":  # Windows takes no stop before it runs
-        _await(name, "running", _START_S)
+    if state == "starting":  # Windows accepts no stop before it runs
+        _await_state(name, "running", _START_S)
     with _service_of(name, "SERVICE_STOP") as (win32service, service):
         win32service.ControlService(service, win32service.SERVICE_CONTROL_STOP)
-    _await(name, "stopped", _STOP_S)
+    _await_state(name, "stopped", _STOP_S)
 
 
 def status(name: str) -> str:
-    """One line: the state, the process or why it stopped."""
-    found = _query(name)
+    """One line: the state, and the process or the reason of the stop."""
+    found = _query_status(name)
     state = _STATES[found["CurrentState"]]
     if state != "stopped":
         return f"{name}: {state}, process {found['ProcessId']}"
@@ -110,11 +110,11 @@ def status(name: str) -> str:
 
 
 def state_of(name: str) -> str:
-    """The state in a word. Raises Refused where there is no such service."""
-    return _STATES[_query(name)["CurrentState"]]
+    """The state in a word. Raises Refused if there is no such service."""
+    return _STATES[_query_status(name)["CurrentState"]]
 
 
-def _query(name: str) -> dict[str, int]:
+def _query_status(name: str) -> dict[str, int]:
     with _service_of(name, "SERVICE_QUERY_STATUS") as (win32service, service):
         found: dict[str, int] = win32service.QueryServiceStatusEx(service)
         return found
@@ -122,7 +122,7 @@ def _query(name: str) -> dict[str, int]:
 
 @contextmanager
 def _service_of(name: str, right: str) -> Iterator[tuple[Any, Any]]:
-    """pywin32's module and the opened service; what Windows refuses is Refused, in its words."""
+    """pywin32's module and the opened service. An error of Windows becomes Refused, with its text."""
     import pywintypes
     import win32service
 
@@ -140,7 +140,7 @@ def _service_of(name: str, right: str) -> Iterator[tuple[Any, Any]]:
         raise Refused(f"{name}: {problem.strerror.strip()} (error {problem.winerror})") from problem
 
 
-def _await(name: str, wanted: str, limit_s: float) -> None:
+def _await_state(name: str, wanted: str, limit_s: float) -> None:
     ends_s = time.monotonic() + limit_s
     while (state := state_of(name)) != wanted:
         if state == "stopped":
@@ -165,7 +165,7 @@ def _await_ready(url: str) -> None:
 
 
 def require_windows() -> None:
-    """For verbs that ask the service control manager."""
+    """Raise Refused on other systems: they have no service control manager."""
     if sys.platform != "win32":
         raise Refused(
             f"there is no service control manager on {os.name}; use `debug`, or `install --print` to see what it would do"

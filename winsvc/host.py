@@ -1,6 +1,6 @@
-"""What the service control manager starts: `python.exe -I winsvc\\host.py run|supervise ...`, the environment's packages added.
+"""The program that the service control manager starts: `python.exe -I winsvc\\host.py run|supervise ...`.
 
-See services.Place for why it is not the environment's own python.exe.
+It adds the virtual environment's packages itself; `services.Place` says why it is not started by the environment's python.exe.
 """
 
 import site
@@ -11,7 +11,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 site.addsitedir(str(_ROOT / ".venv" / "Lib" / "site-packages"))
 sys.path.insert(0, str(_ROOT))
 
-from winsvc.service import main  # noqa: E402  not before its packages can be found
+from winsvc.service import main  # noqa: E402  its packages must be found first
 
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""One service's life, from start to stop: plain logic, the same under Windows, at a console and in a test."""
+"""The life of a service, from start to stop. Plain logic: the same on Windows, at a console and in a test."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _log = logging.getLogger("winsvc")
 _TICK_S = 0.2
 #: for importing everything from a cold disk
 _START_S = 30.0
-#: how much later than it promised a stop may be before it is called a failure
+#: how late a stop may be before it counts as a failure
 _OVERTIME_S = 5.0
 
 
 class State(Enum):
-    """What the service control manager is told."""
+    """The states that the service control manager knows."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -35,7 +35,7 @@ class Exit:
     OVERDUE = 5
 
 
-#: What an exit code means, for `status` and the operator's guide.
+#: the exit codes in words, for `status` and the operator's guide
 MEANING = {
     0: "stopped in good order",
     Exit.FAILED: "an error of the service itself; its log has the traceback",
@@ -47,7 +47,7 @@ MEANING = {
 
 
 class Failed(Exception):
-    """The service ends in a way that the service control manager shall call a failure."""
+    """The service ends, and the service control manager must count it as a failure."""
 
     def __init__(self, code: int, why: str) -> None:
         super().__init__(why)
@@ -55,7 +55,7 @@ class Failed(Exception):
 
 
 class Work(Protocol):
-    """What a service does. `start` begins it and comes back at once; both it and `result` raise Failed."""
+    """What a service does. `start` returns at once. `start` and `result` raise Failed."""
 
     stop_s: float
 
@@ -64,37 +64,37 @@ class Work(Protocol):
 
     @property
     def started(self) -> bool:
-        """It does what it is for."""
+        """Whether it is at work."""
 
     @property
     def ended(self) -> bool:
-        """It is over, however it went."""
+        """Whether it is over, successful or not."""
 
     def result(self) -> None:
-        """After the end: nothing if it went as it was told, else Failed."""
+        """After the end: raise Failed unless it ended as requested."""
 
     def ask_to_stop(self) -> None:
-        """Stop in good order, within `stop_s`; comes back at once."""
+        """Begin a clean stop, which takes at most `stop_s`. Returns at once."""
 
 
 class Journal(Protocol):
-    """Where an operator looks first: the Event Log under Windows."""
+    """The log where an operator looks first: on Windows the Event Log."""
 
     def info(self, text: str) -> None:
-        """Started, stopped."""
+        """Log a start or stop."""
 
     def error(self, text: str) -> None:
-        """What ended the service."""
+        """Log the error that ended the service."""
 
 
 Report = Callable[[State, float], None]
 
 
-def host(name: str, make: Callable[[], Work], stop: threading.Event, report: Report, journal: Journal) -> int:
-    """Live through one service's life. 0, or the exit code of what went wrong, which the journal then has in words."""
+def run_service(name: str, make: Callable[[], Work], stop: threading.Event, report: Report, journal: Journal) -> int:
+    """Run a service from start to stop. Returns 0, or the exit code of a failure, which is then in the journal too."""
     try:
-        report(State.STARTING, _hint(_START_S))
-        live(make(), stop, report, lambda: journal.info(f"{name} has started"))
+        report(State.STARTING, _wait_hint_s(_START_S))
+        run_work(make(), stop, report, lambda: journal.info(f"{name} has started"))
     except Failed as failed:
         _log.critical("%s", failed)
         journal.error(f"{name} has failed: {failed}")
@@ -107,29 +107,29 @@ def host(name: str, make: Callable[[], Work], stop: threading.Event, report: Rep
     return 0
 
 
-def live(work: Work, stop: threading.Event, report: Report, running: Callable[[], None]) -> None:
-    """Start the work, wait for `stop`, stop it. Raises Failed when it ends by itself or does not end when told."""
+def run_work(work: Work, stop: threading.Event, report: Report, running: Callable[[], None]) -> None:
+    """Start the work, wait for `stop`, stop it. Raises Failed if it ends by itself or does not stop in time."""
     work.start()
     while not work.started and not stop.wait(_TICK_S):
         _refuse_end(work)
-        report(State.STARTING, _hint(_START_S))
+        report(State.STARTING, _wait_hint_s(_START_S))
     if work.started:
         report(State.RUNNING, 0.0)
         running()
     while not stop.wait(_TICK_S):
         _refuse_end(work)
-    _stop(work, report)
+    _stop_work(work, report)
 
 
-def _stop(work: Work, report: Report) -> None:
-    report(State.STOPPING, _hint(work.stop_s))
+def _stop_work(work: Work, report: Report) -> None:
+    report(State.STOPPING, _wait_hint_s(work.stop_s))
     work.ask_to_stop()
     ends_s = time.monotonic() + work.stop_s + _OVERTIME_S
     while not work.ended:
         if time.monotonic() > ends_s:
             raise Failed(Exit.OVERDUE, f"told to stop, still running {work.stop_s + _OVERTIME_S:g}s later")
         time.sleep(_TICK_S)
-        report(State.STOPPING, _hint(work.stop_s))
+        report(State.STOPPING, _wait_hint_s(work.stop_s))
     work.result()
 
 
@@ -139,6 +139,6 @@ def _refuse_end(work: Work) -> None:
         raise Failed(Exit.DIED, "ended without being told to")
 
 
-def _hint(seconds: float) -> float:
-    """A wait hint promises the next report, not the end: some time on top, so that a busy machine does not break the promise."""
+def _wait_hint_s(seconds: float) -> float:
+    """The wait hint for a report. It promises the next report, so it has a margin for a busy machine."""
     return seconds + 2.0

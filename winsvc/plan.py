@@ -1,6 +1,6 @@
-"""What is set on Windows for a service, as data: the exact commands, in their order. Nothing in this file runs anything.
+"""The exact Windows commands that set up a service, as data. Nothing in this file runs them.
 
-`python -m winsvc install ... --print` shows them; tests/winsvc/test_plan.py has them whole.
+`python -m winsvc install ... --print` shows them, and tests/winsvc/test_plan.py lists them completely.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import PureWindowsPath
 
 BRIDGE, GRAFANA = "TDSBridge", "TDSGrafana"
-#: beside a service's configuration: lines NAME=value for its environment
+#: the file beside a service's configuration with lines NAME=value for its environment
 SECRETS = "secrets.env"
-#: after the first and the second failure in a day 5 s later, then every 30 s
+#: restart 5 s after the first and second failure of a day, and 30 s after each further one
 RESTARTS = "restart/5000/restart/5000/restart/30000"
-#: the only one that a program needs that opens files and sockets: it walks through folders that it may not list
+#: the only privilege that opening files and sockets needs: passing through folders that the account may not list
 PRIVILEGES = "SeChangeNotifyPrivilege"
-#: how long Windows waits for the drain when the machine is shut down
+#: how long Windows waits for the drain at a shutdown
 PRESHUTDOWN_MS = 20_000
 
 _SYSTEM, _ADMINISTRATORS, _USERS = "*S-1-5-18", "*S-1-5-32-544", "*S-1-5-32-545"
@@ -25,7 +25,7 @@ _SERVICES = r"HKLM\SYSTEM\CurrentControlSet\Services"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command. One that need not succeed clears away what may not be there."""
+    """One command. `must` is False for a command that removes something which may not exist."""
 
     command: tuple[str, ...]
     must: bool = True
@@ -36,7 +36,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A hole in the firewall: these ports, for these addresses."""
+    """An opening in the firewall: these ports, for these addresses."""
 
     ports: tuple[int, ...]
     remote: str = "LocalSubnet"
@@ -44,17 +44,17 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service: what starts it, and what it may touch. Its account is its own and has no password."""
+    """One service: its command and its permissions. It has its own account, without a password."""
 
     name: str
     title: str
     description: str
     image: tuple[str, ...]
-    #: its configuration, its secrets; it may read there
+    #: its configuration and secrets; it may read there
     folder: PureWindowsPath
-    #: and write there
+    #: the folders that it may write to
     writes: tuple[PureWindowsPath, ...]
-    #: where else it may read: the snapshots of DuckDB
+    #: other folders that it may read: the snapshots of DuckDB
     reads: tuple[PureWindowsPath, ...] = ()
     opening: Opening | None = None
 
@@ -64,19 +64,24 @@ class Service:
         return rf"NT SERVICE\{self.name}"
 
 
-def installing(service: Service, program: PureWindowsPath, messages: PureWindowsPath) -> list[Step]:
-    """The steps from nothing to a service that can be started. `messages`: the DLL with the Event Log's texts."""
-    created = Step(("sc.exe", "create", service.name, "binPath=", _image(service), "type=", "own", "start=", "auto"))
-    return [created, *updating(service, program, messages)]
+def install_steps(service: Service, program: PureWindowsPath, messages: PureWindowsPath) -> list[Step]:
+    """The steps that create a service. `messages`: the DLL with the Event Log's texts."""
+    created = Step(("sc.exe", "create", service.name, "binPath=", _command_line(service), "type=", "own", "start=", "auto"))
+    return [created, *update_steps(service, program, messages)]
 
 
-def updating(service: Service, program: PureWindowsPath, messages: PureWindowsPath) -> list[Step]:
-    """The steps from any state of the service to the one that is wanted."""
-    return [*_controlled(service), *_journal(service, messages), *_rights(service, program), *_firewall(service)]
+def update_steps(service: Service, program: PureWindowsPath, messages: PureWindowsPath) -> list[Step]:
+    """The steps from any state of the service to the wanted one."""
+    return [
+        *_control_steps(service),
+        *_event_log_steps(service, messages),
+        *_permission_steps(service, program),
+        *_firewall_steps(service),
+    ]
 
 
-def removing(service_name: str) -> list[Step]:
-    """The steps that take the service away; its files stay."""
+def remove_steps(service_name: str) -> list[Step]:
+    """The steps that remove the service; its files stay."""
     return [
         Step(("sc.exe", "delete", service_name)),
         Step(("reg.exe", "delete", _event_key(service_name), "/f"), must=False),
@@ -84,19 +89,19 @@ def removing(service_name: str) -> list[Step]:
     ]
 
 
-def _image(service: Service) -> str:
+def _command_line(service: Service) -> str:
     return subprocess.list2cmdline(service.image)
 
 
-def _controlled(service: Service) -> list[Step]:
+def _control_steps(service: Service) -> list[Step]:
     name = service.name
     key = rf"{_SERVICES}\{name}"
     lines: list[tuple[str, ...]] = [
-        ("config", name, "binPath=", _image(service), "start=", "delayed-auto", "depend=", "Tcpip"),
+        ("config", name, "binPath=", _command_line(service), "start=", "delayed-auto", "depend=", "Tcpip"),
         ("config", name, "obj=", service.account, "DisplayName=", service.title),
         ("description", name, service.description),
         ("failure", name, "reset=", "86400", "actions=", RESTARTS),
-        # without the flag only a crash counts as a failure, not a stop with an error
+        # Without the flag only a crash counts as a failure, and a stop with an error does not.
         ("failureflag", name, "1"),
         ("sidtype", name, "unrestricted"),
         ("privs", name, PRIVILEGES),
@@ -109,7 +114,7 @@ def _event_key(name: str) -> str:
     return rf"{_SERVICES}\EventLog\Application\{name}"
 
 
-def _journal(service: Service, messages: PureWindowsPath) -> list[Step]:
+def _event_log_steps(service: Service, messages: PureWindowsPath) -> list[Step]:
     key = _event_key(service.name)
     return [
         Step(("reg.exe", "add", key, "/v", "EventMessageFile", "/t", "REG_EXPAND_SZ", "/d", str(messages), "/f")),
@@ -117,26 +122,26 @@ def _journal(service: Service, messages: PureWindowsPath) -> list[Step]:
     ]
 
 
-def _rights(service: Service, program: PureWindowsPath) -> list[Step]:
-    """Nobody but administrators may change what the service runs; its secrets are its own."""
+def _permission_steps(service: Service, program: PureWindowsPath) -> list[Step]:
+    """Only administrators may change the programs, and only they and the service may read its secrets."""
     owned = (f"{_SYSTEM}:(OI)(CI)F", f"{_ADMINISTRATORS}:(OI)(CI)F")
     secrets = (f"{_SYSTEM}:F", f"{_ADMINISTRATORS}:F", f"{service.account}:R")
     return [
-        _grant(program, "/inheritance:r", "/grant:r", *owned, f"{_USERS}:(OI)(CI)RX"),
-        _grant(service.folder.parent, "/inheritance:r", "/grant:r", *owned),
-        _grant(service.folder, "/inheritance:r", "/grant:r", *owned, f"{service.account}:(OI)(CI)RX"),
-        _grant(service.folder / SECRETS, "/inheritance:r", "/grant:r", *secrets),
-        *(_grant(folder, "/grant:r", f"{service.account}:(OI)(CI)M") for folder in service.writes),
-        *(_grant(folder, "/grant", f"{service.account}:(OI)(CI)RX") for folder in service.reads),
+        _grant_step(program, "/inheritance:r", "/grant:r", *owned, f"{_USERS}:(OI)(CI)RX"),
+        _grant_step(service.folder.parent, "/inheritance:r", "/grant:r", *owned),
+        _grant_step(service.folder, "/inheritance:r", "/grant:r", *owned, f"{service.account}:(OI)(CI)RX"),
+        _grant_step(service.folder / SECRETS, "/inheritance:r", "/grant:r", *secrets),
+        *(_grant_step(folder, "/grant:r", f"{service.account}:(OI)(CI)M") for folder in service.writes),
+        *(_grant_step(folder, "/grant", f"{service.account}:(OI)(CI)RX") for folder in service.reads),
     ]
 
 
-def _grant(path: PureWindowsPath, *rights: str) -> Step:
+def _grant_step(path: PureWindowsPath, *rights: str) -> Step:
     return Step(("icacls.exe", str(path), *rights))
 
 
-def _firewall(service: Service) -> list[Step]:
-    """No rule where nothing but this machine is listened to; where there is one, only for these ports and addresses."""
+def _firewall_steps(service: Service) -> list[Step]:
+    """A rule for the service's ports and addresses; no rule if it listens on the loopback only."""
     rule = ("netsh.exe", "advfirewall", "firewall")
     steps = [Step((*rule, "delete", "rule", f"name={service.name}"), must=False)]
     if service.opening is not None:

@@ -1,4 +1,4 @@
-"""How a supervised program is begun, tied to its supervisor and asked to end, on this system."""
+"""How this system starts a supervised program, ties it to its supervisor and asks it to end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from winsvc.supervise import Handling
 
-_NEW_GROUP = 0x00000200  # CREATE_NEW_PROCESS_GROUP: a CTRL_BREAK for the program is not one for its supervisor
+_NEW_GROUP = 0x00000200  # CREATE_NEW_PROCESS_GROUP: otherwise a CTRL_BREAK for the program would reach its supervisor
 
 
 Process = subprocess.Popen[str]
@@ -18,13 +18,13 @@ Tie = Callable[[Process], Callable[[], None]]
 Ask = Callable[[Process], None]
 
 
-def untied(_: Process) -> Callable[[], None]:
-    """For a console and for tests: nothing but the process itself is ended."""
+def leave_untied(_: Process) -> Callable[[], None]:
+    """For a console and for tests: end the process only, and none of its children."""
     return lambda: None
 
 
-def handling(environment: Mapping[str, str], tie: Tie = untied, ask: Ask = Process.terminate) -> Handling:
-    """For this system; `environment` comes on top of this process's own."""
+def process_handling(environment: Mapping[str, str], tie: Tie = leave_untied, ask: Ask = Process.terminate) -> Handling:
+    """The handling on this system. `environment` is added to this process's own."""
     merged = {**os.environ, **environment}
 
     def popen(command: Sequence[str]) -> Process:
@@ -43,7 +43,7 @@ def handling(environment: Mapping[str, str], tie: Tie = untied, ask: Ask = Proce
 
 
 def environment_of(file: Path) -> dict[str, str]:
-    """The lines NAME=VALUE of a secrets file, for the program's environment; empty where there is none."""
+    """The lines NAME=VALUE of a secrets file, for the program's environment; empty without a file."""
     if not file.exists():
         return {}
     lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]

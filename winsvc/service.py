@@ -1,4 +1,4 @@
-"""The thin Windows part: what the service control manager and the Event Log are told. All logic is in lifecycle.py."""
+"""The thin Windows part: reports to the service control manager and the Event Log. All logic is in lifecycle.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import win32service
 import win32serviceutil
 
 from winsvc.arguments import service_arguments
-from winsvc.lifecycle import State, Work, host
+from winsvc.lifecycle import State, Work, run_service
 
 _CODES = {
     State.STARTING: win32service.SERVICE_START_PENDING,
@@ -33,19 +33,19 @@ _SPECIFIC = 1066
 
 
 class EventLog:
-    """The journal of a service: the Windows Event Log, in its own name."""
+    """The journal of a service: the Windows Event Log, under the service's name."""
 
     def info(self, text: str) -> None:
-        """Started, stopped."""
+        """Log a start or stop."""
         servicemanager.LogInfoMsg(text)
 
     def error(self, text: str) -> None:
-        """What ended the service."""
+        """Log the error that ended the service."""
         servicemanager.LogErrorMsg(text)
 
 
 class HostedService(win32serviceutil.ServiceFramework):
-    """One work as a Windows service: its reports go to the service control manager, whose stop goes to it."""
+    """Connects one work with the service control manager: reports go there, stop requests come from there."""
 
     _svc_name_ = ""
     arguments: argparse.Namespace
@@ -55,39 +55,39 @@ class HostedService(win32serviceutil.ServiceFramework):
         self._stop = threading.Event()
 
     def GetAcceptedControls(self) -> int:
-        """Stop, and preshutdown, which leaves more time than shutdown does."""
+        """Stop and preshutdown, which gives more time than shutdown."""
         return int(win32service.SERVICE_ACCEPT_STOP | win32service.SERVICE_ACCEPT_PRESHUTDOWN)
 
     def SvcStop(self) -> None:
-        """Told to stop."""
+        """Handle the stop request."""
         self._stop.set()
 
     def SvcOtherEx(self, control: int, event_type: int, data: object) -> None:
-        """Told that the machine is going down."""
+        """Handle the shutdown of the machine."""
         if control == win32service.SERVICE_CONTROL_PRESHUTDOWN:
             self._stop.set()
 
     def SvcRun(self) -> None:
-        """The service's life. pywin32's own would say that it runs before it does."""
-        code = host(self._svc_name_, self._work, self._stop, self._report, EventLog())
+        """Run the service. pywin32's own method would report "running" too early."""
+        code = run_service(self._svc_name_, self._make_work, self._stop, self._report_state, EventLog())
         if code:
             self.ReportServiceStatus(win32service.SERVICE_STOPPED, win32ExitCode=_SPECIFIC, svcExitCode=code)
-            # Not back into pywin32, which would report a stop without an error on top.
+            # Do not return to pywin32: it would report another stop, without an error.
             os._exit(code)
 
-    def _work(self) -> Work:
-        # Imported here: it takes seconds, which the service control manager grants to a service that has spoken to it, and what
-        # cannot be imported is a failure with a name in the Event Log.
+    def _make_work(self) -> Work:
+        # The import takes seconds. The service control manager grants them only after the first report. A failed import is
+        # reported in the Event Log by its name.
         from winsvc.work import work_of
 
-        return work_of(self.arguments, tied, interrupted)
+        return work_of(self.arguments, tie_to_job, interrupt_process)
 
-    def _report(self, state: State, hint_s: float) -> None:
+    def _report_state(self, state: State, hint_s: float) -> None:
         self.ReportServiceStatus(_CODES[state], waitHint=round(hint_s * 1000))
 
 
-def tied(process: subprocess.Popen[str]) -> Callable[[], None]:
-    """The process and all that it starts end when this one does: a Grafana left behind would keep its port from the next."""
+def tie_to_job(process: subprocess.Popen[str]) -> Callable[[], None]:
+    """Let the process and its children end with this one: a Grafana that is left behind would block its port."""
     job = win32job.CreateJobObject(None, "")
     limits = win32job.QueryInformationJobObject(job, win32job.JobObjectExtendedLimitInformation)
     limits["BasicLimitInformation"]["LimitFlags"] |= win32job.JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE
@@ -98,10 +98,10 @@ def tied(process: subprocess.Popen[str]) -> Callable[[], None]:
     return lambda: job.Close()
 
 
-def interrupted(process: subprocess.Popen[str]) -> None:
-    """CTRL_BREAK, which Go programs (Grafana, Prometheus) take as an interrupt; by force where no console carries it.
+def interrupt_process(process: subprocess.Popen[str]) -> None:
+    """Send CTRL_BREAK, which Go programs (Grafana, Prometheus) treat as an interrupt; without a console, end by force.
 
-    Not by os.kill: where the event cannot be sent, that ends the process at once and raises besides.
+    os.kill would not do: if it cannot send the event, it ends the process at once and raises too.
     """
     try:
         win32api.GenerateConsoleCtrlEvent(win32con.CTRL_BREAK_EVENT, process.pid)
@@ -121,7 +121,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _without_console(arguments: argparse.Namespace) -> None:
-    """A service has no standard streams: what libraries print, and what a crash says, goes to a file beside the log."""
+    """A service has no standard streams, so send what libraries and crashes print to a file beside the log."""
     folder: Path = arguments.folder / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(arguments.folder)
@@ -131,4 +131,4 @@ def _without_console(arguments: argparse.Namespace) -> None:
     sys.stdout = sys.stderr = console.open("w", buffering=1, encoding="utf-8")
     faulthandler.enable(sys.stderr)
     if arguments.command == "supervise":
-        win32console.AllocConsole()  # nobody sees it; without one no CTRL_BREAK reaches the program
+        win32console.AllocConsole()  # invisible, but CTRL_BREAK needs one

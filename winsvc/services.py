@@ -1,4 +1,4 @@
-"""The services that there are: the bridge, Grafana, and any program that wants to be one."""
+"""The descriptions of the services: the bridge, Grafana, and any other program."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where things are: the checkout, the interpreter of the services, and the folder of all services' data.
+    """The paths of the checkout, of the services' interpreter, and of the folder of all services' data.
 
-    The interpreter is the one that the virtual environment was made from: the environment's own python.exe is a launcher that
-    starts another process, which the service control manager did not start (it says so in event 7039).
+    The interpreter is the one that the virtual environment was made from. The environment's own python.exe is a launcher: it
+    starts another process, which the service control manager does not know (event 7039).
     """
 
     program: PureWindowsPath
     python: PureWindowsPath
     data: PureWindowsPath
 
-    def host(self, *arguments: str) -> tuple[str, ...]:
-        """The command of a service. -I: no environment variable and no folder of a user's changes what is run."""
+    def host_command(self, *arguments: str) -> tuple[str, ...]:
+        """The command of a service. With -I no environment variable and no user's folder changes what runs."""
         return (str(self.python), "-I", str(self.program / "winsvc" / "host.py"), *arguments)
 
 
-def bridge(place: Place, name: str, settings: Settings, rotation: Rotation, remote: str) -> Service:
-    """The bridge with these settings."""
+def bridge_service(place: Place, name: str, settings: Settings, rotation: Rotation, remote: str) -> Service:
+    """The service of a bridge with these settings."""
     folder = place.data / "bridge"
     state = [folder / PureWindowsPath(settings.state)] if settings.state else []
     snapshots = [
@@ -47,29 +47,29 @@ def bridge(place: Place, name: str, settings: Settings, rotation: Rotation, remo
         name,
         "TDS bridge",
         "One Grafana data source over Redis, ClickHouse, DuckDB and Prometheus.",
-        place.host("run", "--name", name, "--config", str(folder / "bridge.yaml"), *limits),
+        place.host_command("run", "--name", name, "--config", str(folder / "bridge.yaml"), *limits),
         folder,
         writes=(folder / "logs", *state),
         reads=tuple(snapshots),
-        opening=_opening(settings, remote),
+        opening=_firewall_opening(settings, remote),
     )
 
 
-def _opening(settings: Settings, remote: str) -> Opening | None:
+def _firewall_opening(settings: Settings, remote: str) -> Opening | None:
     listening = [(settings.http.host, settings.http.port), (settings.agent.host, settings.agent.port)]
-    ports = tuple(port for host, port in listening if port is not None and not _loopback(host))
+    ports = tuple(port for host, port in listening if port is not None and not _is_loopback(host))
     return Opening(ports, remote) if ports else None
 
 
-def _loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def grafana(place: Place, name: str, home: PureWindowsPath) -> Service:
-    """Grafana, installed in `home`, with the provisioning of this repository and its own grafana.ini."""
+def grafana_service(place: Place, name: str, home: PureWindowsPath) -> Service:
+    """The service of a Grafana installed in `home`, with this repository's provisioning and its own grafana.ini."""
     folder = place.data / "grafana"
     command = [
         str(home / "bin" / "grafana.exe"),
@@ -83,10 +83,10 @@ def grafana(place: Place, name: str, home: PureWindowsPath) -> Service:
         f"cfg:default.paths.plugins={folder / 'data' / 'plugins'}",
         f"cfg:default.paths.provisioning={place.program / 'provisioning' / 'grafana'}",
     ]
-    return supervised(place, name, "TDS Grafana", "Grafana, kept running.", folder, command)
+    return supervised_service(place, name, "TDS Grafana", "Grafana, kept running.", folder, command)
 
 
-def supervised(
+def supervised_service(
     place: Place,
     name: str,
     title: str,
@@ -95,8 +95,8 @@ def supervised(
     command: Sequence[str],
     patience: Patience | None = None,
 ) -> Service:
-    """A program that does not speak to the service control manager: kept running by a supervisor that does."""
+    """The service of a program that does not talk to the service control manager. A supervisor keeps it running."""
     patience = patience or Patience()
     waits = ("--restart", f"{patience.restart_s:g}", "--grace", f"{patience.grace_s:g}")
-    image = place.host("supervise", "--name", name, "--folder", str(folder), *waits, "--", *command)
+    image = place.host_command("supervise", "--name", name, "--folder", str(folder), *waits, "--", *command)
     return Service(name, title, description, image, folder, writes=(folder / "logs", folder / "data"))

@@ -1,7 +1,7 @@
-"""Keeps a program running: starts it, starts it again when it ends, stops it when told. Plain logic, for any system.
+"""Keeps a program running: starts it, restarts it when it ends, and stops it on request. Plain logic, for any system.
 
-The waits between two starts get longer; a program that does not even stay up for a while, several times in a row, is given up: a
-service that says "running" while its program cannot start is a lie, and the service control manager has its own restarts.
+The waits between restarts grow. A program that ends early several times in a row is given up: the service must not report
+"running" while its program cannot start, and the service control manager has its own restarts.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from winsvc.lifecycle import Exit, Failed
 
 _log = logging.getLogger("winsvc.program")
 _LOOK_S = 0.1
-#: of the program's last words, for the Event Log
+#: how many of the program's last lines go to the Event Log
 _LAST_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """The numbers of a supervisor."""
+    """The time limits of a supervisor."""
 
     #: before the first restart; doubled for each further one, up to `longest_s`
     restart_s: float = 5.0
     longest_s: float = 60.0
-    #: a program that ran this long was up: its next restart is a first one again
+    #: after a run of this length the next restart counts as the first again
     steady_s: float = 60.0
-    #: starts in a row that did not get that far
+    #: so many shorter runs in a row, and the program is given up
     tries: int = 5
     #: from the request to stop to the end by force
     grace_s: float = 20.0
@@ -43,10 +43,10 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Handling:
-    """What differs between systems: how a process is begun, tied to this one, and asked to end."""
+    """The parts that differ between systems: starting a process, tying it to this one, and asking it to end."""
 
     popen: Callable[[Sequence[str]], subprocess.Popen[str]]
-    #: whatever of it is left dies when the returned function is called, or this process ends
+    #: the process and its children are ended when the returned function is called or this process ends
     tie: Callable[[subprocess.Popen[str]], Callable[[], None]]
     ask: Callable[[subprocess.Popen[str]], None]
 
@@ -63,32 +63,32 @@ class ProgramWork:
         self._up = threading.Event()
         self._failure: BaseException | None = None
         self._last: deque[str] = deque(maxlen=_LAST_LINES)
-        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
+        self._thread = threading.Thread(target=self._run_supervised, name="supervisor", daemon=True)
 
     def start(self) -> None:
-        """Begin to keep the program running."""
+        """Start the supervisor's thread."""
         self._thread.start()
 
     @property
     def started(self) -> bool:
-        """The program has been started once."""
+        """Whether the program was started once."""
         return self._up.is_set()
 
     @property
     def ended(self) -> bool:
-        """Nothing is kept running any more."""
+        """Whether the supervisor has ended."""
         return not self._thread.is_alive()
 
     def result(self) -> None:
-        """Raises Failed when the program was given up."""
+        """Raise Failed if the program was given up."""
         if self._failure is not None:
             raise self._failure
 
     def ask_to_stop(self) -> None:
-        """Ask the program to end; by force when its grace is over."""
+        """Ask the program to end; end it by force after `grace_s`."""
         self._stop.set()
 
-    def _run(self) -> None:
+    def _run_supervised(self) -> None:
         try:
             self._keep_running()
         except BaseException as failure:
@@ -97,7 +97,7 @@ class ProgramWork:
     def _keep_running(self) -> None:
         failures = 0
         while not self._stop.is_set():
-            lived_s, code = self._once()
+            lived_s, code = self._run_once()
             if self._stop.is_set():
                 return
             failures = 1 if lived_s >= self._patience.steady_s else failures + 1
@@ -111,8 +111,8 @@ class ProgramWork:
         words = "\n".join(self._last) or "nothing"
         return f"{self._command[0]} ended {failures} times in a row, the last time with code {code}; it said last: {words}"
 
-    def _once(self) -> tuple[float, int]:
-        """One life of the program: how long it was, and its exit code."""
+    def _run_once(self) -> tuple[float, int]:
+        """Run the program once; return its duration and exit code."""
         begun_s = time.monotonic()
         try:
             process = self._handling.popen(self._command)
@@ -121,19 +121,19 @@ class ProgramWork:
         end_rest = self._handling.tie(process)
         _log.info("started %s, process %d", self._command[0], process.pid)
         self._up.set()
-        listener = threading.Thread(target=self._listen, args=(process,), daemon=True)
+        listener = threading.Thread(target=self._log_output, args=(process,), daemon=True)
         listener.start()
         try:
             while process.poll() is None and not self._stop.wait(_LOOK_S):
                 pass
             if process.poll() is None:
-                self._end(process)
+                self._end_process(process)
         finally:
             end_rest()
         listener.join(5)
         return time.monotonic() - begun_s, process.returncode
 
-    def _end(self, process: subprocess.Popen[str]) -> None:
+    def _end_process(self, process: subprocess.Popen[str]) -> None:
         _log.info("asking process %d to end", process.pid)
         self._handling.ask(process)
         try:
@@ -143,7 +143,7 @@ class ProgramWork:
             process.kill()
             process.wait()
 
-    def _listen(self, process: subprocess.Popen[str]) -> None:
+    def _log_output(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None  # noqa: S101  popen() gives it a pipe
         with process.stdout:
             for line in process.stdout:

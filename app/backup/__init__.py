@@ -1,30 +1,30 @@
-"""Backups: what is saved, how it is known to be whole, and how it is put back. Nothing here is part of serving but `standing`.
+"""Backups: taking, verifying and restoring them. Only `health` is used while the bridge serves.
 
-One file for each kind (`grafana`, `clickhouse`, `prometheus`, `duckdb`, `config_files`), and what they share: `manifest` (what a
-backup says of itself), `archive` (the folder), `placing` (all files or none, the old ones beside), `command` (the four commands).
+Each kind has a file (`grafana`, `clickhouse`, `prometheus`, `duckdb`, `config_files`). They share `manifest` (the description of
+a backup), `archive` (the folder of backups), `placing` (restoring all files or none) and `command` (the four commands).
 """
 
 from app.backup.archive import Archive
-from app.backup.command import listed, newest_of_each, restore, take, verify
+from app.backup.command import list_backups, newest_of_each, restore, take, verify
+from app.backup.health import BackupHealthReader, health_lines, watch_backups
 from app.backup.manifest import KINDS, Backup, KindName
-from app.backup.settings import BackupSettings, configured
-from app.backup.standing import Standings, line, watch
+from app.backup.settings import BackupSettings, configured_kinds
 from app.sources.base import SourceConfig
 
 __all__ = [
     "KINDS",
     "Archive",
     "Backup",
+    "BackupHealthReader",
     "BackupSettings",
     "KindName",
     "SourceConfig",
-    "Standings",
-    "configured",
-    "line",
-    "listed",
+    "configured_kinds",
+    "health_lines",
+    "list_backups",
     "newest_of_each",
     "restore",
     "take",
     "verify",
-    "watch",
+    "watch_backups",
 ]

@@ -1,9 +1,8 @@
-"""The folder of backups: what is in it, what is added to it in one step, and what is taken out again."""
+"""The folder of backups: finding, publishing and pruning them."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,47 +10,52 @@ from pathlib import Path
 from typing import Any
 
 from app.backup import disk
-from app.backup.lock import alone
-from app.backup.manifest import MANIFEST, OUTSIDE, Backup, KindName, Manifest, digest_of, named
+from app.backup.manifest import MANIFEST, OUTSIDE, Backup, KindName, Manifest, backup_in, digest_of
+from app.clock import wall_ms
 from app.errors import BackupError
+from app.process_lock import exclusive_lock
 
-_LOCK = ".lock"
-_PART = ".part-"
-_GONE = ".gone-"
-_ASIDE = ".aside"
+# Everything that is overwritten or removed here has an unmistakable name: the folder may hold other files too.
+_LOCK = ".bridge-lock"
+_PART = ".bridge-part-"
+_GONE = ".bridge-gone-"
+_ASIDE = ".bridge-aside"
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """Backups are folders here. What begins with a dot is none: not finished, being removed, or a note of the last result."""
+    """Each backup is a folder. A name with a leading dot is no backup: it is unfinished, being removed, or a note."""
 
     folder: Path
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Nobody else writes here meanwhile."""
-        with disk.told(str(self.folder)):
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from writing here, and clear what an earlier one left."""
+        with disk.os_errors(str(self.folder)):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o750)
-            with alone(self.folder / _LOCK):
+            with exclusive_lock(self.folder / _LOCK, self._busy_error):
                 disk.remove(self.folder / _ASIDE)
                 for gone in self.folder.glob(f"{_GONE}*"):
                     disk.remove(gone)
                 yield
 
+    def _busy_error(self, holder: str) -> BackupError:
+        return BackupError(f"{self.folder}: another backup or restore is at work here (process {holder}); wait for it")
+
     def backups(self, kind: KindName | None = None) -> list[Backup]:
-        """All of a kind, or of every kind, from the newest to the oldest."""
+        """The backups of one kind, or of all, newest first."""
         paths = self.folder.iterdir() if self.folder.is_dir() else ()
-        found = [backup for path in paths if (backup := named(path)) is not None and path.is_dir()]
+        found = [backup for path in paths if (backup := backup_in(path)) is not None and path.is_dir()]
         return sorted((one for one in found if kind in (None, one.kind)), key=lambda one: (one.taken_ms, one.name), reverse=True)
 
     def find(self, name: str, kind: KindName | None = None) -> Backup:
-        """The backup of that name, or in that folder, or the newest (`latest`). Raises BackupError."""
+        """The backup with that name or path, or the newest (`latest`). Raises BackupError."""
         if name == "latest":
             found = next(iter(self.backups(kind)), None)
         else:
             path = Path(name)
             path = path.absolute() if path.name != name else self.folder / name
-            found = named(path) if path.is_dir() else None
+            found = backup_in(path) if path.is_dir() else None
         if found is None:
             known = ", ".join(one.name for one in self.backups(kind)[:3]) or "none"
             raise BackupError(f"{name}: there is no such backup in {self.folder}; the newest: {known}")
@@ -59,67 +63,67 @@ class Archive:
             raise BackupError(f"{found.name}: is a backup of {found.kind}, not of {kind}")
         return found
 
-    def parts(self, kind: KindName) -> list[Path]:
-        """What a run that was killed has left half done."""
+    def unfinished_parts(self, kind: KindName) -> list[Path]:
+        """The unfinished backups of killed runs."""
         return sorted(self.folder.glob(f"{_PART}{kind}"))
 
-    def part(self, kind: KindName) -> Path:
-        """A new folder to fill; nobody takes it for a backup."""
+    def make_part(self, kind: KindName) -> Path:
+        """A new folder to fill. It is no backup before `publish`."""
         part = self.folder / f"{_PART}{kind}"
         part.mkdir(mode=0o700)
         return part
 
-    def aside(self) -> Path:
-        """A new folder to restore into, to look at what comes out."""
+    def make_aside(self) -> Path:
+        """A new folder for a trial restore."""
         aside = self.folder / _ASIDE
         aside.mkdir(mode=0o700)
         return aside
 
     def remove_aside(self) -> None:
-        """It was looked at."""
+        """Remove the folder of the trial restore."""
         disk.remove(self.folder / _ASIDE)
 
     def publish(self, part: Path, manifest: Manifest) -> Backup:
-        """Make a backup of a part, in one step."""
-        encoded = manifest.encoded()
+        """Turn a part into a backup, atomically."""
+        encoded = manifest.to_bytes()
         disk.write(part / MANIFEST, encoded)
         (part / OUTSIDE).unlink(missing_ok=True)
-        # Whoever may read the folder may read how old and how large its backups are, not what is in them.
+        # Readers of the folder may see the age and size of its backups, but not their contents.
         (part / MANIFEST).chmod(0o640)
         part.chmod(0o750)
         disk.sync(part)
         target = self.folder / f"{manifest.kind}-{manifest.taken_at}-{digest_of(encoded)}"
         part.rename(target)
         disk.sync(self.folder)
-        found = named(target)
+        found = backup_in(target)
         assert found is not None  # noqa: S101  the name was made here
         return found
 
     def prune(self, made: Backup, keep: int, remove_outside: Callable[[Manifest], None]) -> list[Backup]:
-        """Remove all but the newest `keep` of a kind; never the one just made (clocks go wrong) nor the base of a kept one."""
+        """Remove all but the newest `keep` of a kind, but neither the one just made (clocks can be wrong) nor a needed base."""
         older = [backup for backup in self.backups(made.kind) if backup != made]
         kept, others = [made, *older[: keep - 1]], older[keep - 1 :]
         bases = {backup.manifest().base for backup in kept}
         surplus = [backup for backup in others if backup.name not in bases]
         for backup in surplus:
-            # What cannot be trusted is not followed to other folders either.
+            # manifest() raises for a manifest that cannot be trusted, so it never leads to other folders.
             remove_outside(backup.manifest())
             gone = self.folder / f"{_GONE}{backup.name}"
             backup.path.rename(gone)
             disk.remove(gone)
         return surplus
 
-    def note(self, kind: KindName, what: str, problem: str | None) -> None:
-        """Keep how the last `backup` or `verify` of a kind went, for the metrics."""
+    def write_note(self, kind: KindName, what: str, problem: str | None) -> None:
+        """Store the result of the last `backup` or `verify` of a kind, for the metrics."""
         file = self._note_file(kind)
-        noted = self.notes(kind) | {what: {"at_ms": time.time_ns() // 1_000_000, "ok": problem is None, "problem": problem or ""}}
-        # A folder that cannot be written to is what the result has said already.
+        noted = self.read_notes(kind) | {what: {"at_ms": wall_ms(), "ok": problem is None, "problem": problem or ""}}
+        # If the folder cannot be written to, the result itself has reported that.
         with suppress(OSError):
             disk.replace(file, json.dumps(noted).encode())
             file.chmod(0o640)
 
-    def notes(self, kind: KindName) -> dict[str, Any]:
-        """How the last ones went: backup, verify -> at_ms, ok, problem."""
+    def read_notes(self, kind: KindName) -> dict[str, Any]:
+        """The last results: backup, verify -> at_ms, ok, problem."""
         with suppress(OSError, ValueError):
             noted = json.loads(self._note_file(kind).read_bytes())
             return noted if isinstance(noted, dict) else {}
@@ -129,8 +133,8 @@ class Archive:
         return self.folder / f".last-{kind}.json"
 
 
-def chain(backup: Backup) -> Sequence[tuple[Backup, Manifest]]:
-    """The backup and the one that it cannot do without, each with its manifest. Raises BackupError when that is gone."""
+def backup_and_base(backup: Backup) -> Sequence[tuple[Backup, Manifest]]:
+    """The backup and its base, if it has one, with their manifests. Raises BackupError if the base is gone."""
     manifest = backup.manifest()
     if manifest.base is None:
         return [(backup, manifest)]

@@ -1,4 +1,4 @@
-"""Writing that lasts: copies that are on the disk before their name is seen, and an owner and mode as beside them."""
+"""Durable writing: files are on the disk before their names appear, with the owner and mode of their neighbours."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _PRIVATE = 0o600
 
 
 @contextmanager
-def told(who: str) -> Iterator[None]:
-    """What the system refuses, in one line."""
+def os_errors(who: str) -> Iterator[None]:
+    """Turn an OSError into a BackupError with one line of text."""
     try:
         yield
     except OSError as problem:
@@ -25,7 +25,7 @@ def told(who: str) -> Iterator[None]:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """A copy that is on the disk when this returns."""
+    """Copy a file. The copy is on the disk when this returns."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     target.chmod(_PRIVATE)
@@ -33,7 +33,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """A file, or a folder with all that is below it. Links are copied as links, for the check to refuse."""
+    """Copy a file or a whole folder. Links are copied as links; the check refuses them."""
     if not source.is_dir():
         copy_file(source, target)
         return
@@ -45,7 +45,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def write(target: Path, content: bytes) -> None:
-    """A new file with this content, on the disk when this returns."""
+    """Write a new file. It is on the disk when this returns."""
     with target.open("xb") as writing:
         writing.write(content)
         writing.flush()
@@ -53,7 +53,7 @@ def write(target: Path, content: bytes) -> None:
 
 
 def replace(target: Path, content: bytes) -> None:
-    """The file has the old content or the new, never a part."""
+    """Replace a file atomically: it has either the old content or the new."""
     new = target.with_name(f".{target.name}.new")
     new.unlink(missing_ok=True)
     write(new, content)
@@ -61,7 +61,7 @@ def replace(target: Path, content: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Put a file's bytes, or a folder's names, on the disk. Windows has no way to do that to a folder."""
+    """Flush a file's bytes or a folder's names to the disk. Windows cannot flush a folder."""
     folder = path.is_dir()
     if folder and os.name == "nt":
         return
@@ -73,7 +73,7 @@ def sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """A file, a link or a whole folder; nothing when it is not there."""
+    """Remove a file, a link or a whole folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -81,9 +81,9 @@ def remove(path: Path) -> None:
 
 
 def belong_as(path: Path, model: Path) -> None:
-    """Give a restored file or folder the owner of its model (its predecessor, or the folder it stands in), and modes to match.
+    """Give a restored file or folder the owner of its model (its predecessor or its parent folder), and suitable modes.
 
-    Only root can give away; anybody else's restored files are his own.
+    Only root can change owners; other users own the files that they restore.
     """
     if os.name == "nt":
         return

@@ -1,4 +1,4 @@
-"""What every kind of backup offers."""
+"""The interface of every kind of backup."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.errors import BackupError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """What is known of a backup when its files are there."""
+    """The facts about a new backup, known once its files are written."""
 
     versions: dict[str, str]
     base: str | None = None
@@ -23,62 +23,71 @@ class Draft:
 
 
 class Kind(Protocol):
-    """One kind: how it is taken, looked at and put back. Raises BackupError."""
+    """One kind of backup. The methods raise BackupError."""
 
     name: KindName
-    #: said after each backup: what else is needed to restore it
+    #: printed after each backup: what else a restore needs
     reminder: str
 
     @property
-    def unprunable(self) -> str:
-        """Why old ones cannot be removed from here; empty where they can."""
+    def prune_obstacle(self) -> str:
+        """Why old backups cannot be removed from here; empty if they can."""
 
     def take(self, part: Path, archive: Archive, full: bool) -> Draft:
-        """Save into the part (or to another place, which the draft names)."""
+        """Save into the part, or to another place that the draft names."""
 
-    def files(self, folder: Path, place: Mapping[str, str]) -> Path | None:
-        """The folder that holds the files of the part or backup in `folder`; None where they cannot be reached from here."""
+    def files_folder(self, folder: Path, place: Mapping[str, str]) -> Path | None:
+        """The folder with the files of the part or backup in `folder`; None if it cannot be read from here."""
 
-    def look(self, files: Path | None, place: Mapping[str, str], aside: Path | None) -> dict[str, Any]:
-        """What the backup holds when it is restored (to `aside`, where that is given), in figures that can be compared."""
+    def contents_of(self, files: Path | None, place: Mapping[str, str], aside: Path | None) -> dict[str, Any]:
+        """Comparable figures of the backup's contents, from a trial restore (to `aside`, if given)."""
 
     def restore(self, backup: Backup, manifest: Manifest, to: str | None, force: bool) -> Iterator[str]:
-        """Put it where it belongs, or to `to`. It was checked. Yields what was done."""
+        """Restore a checked backup to its own place or to `to`. Yields lines about what was done."""
 
     def discard(self, part: Path) -> None:
-        """Remove what a failed or killed `take` has left outside of its part."""
+        """Remove what a failed or killed `take` has written outside its part."""
 
     def remove(self, manifest: Manifest) -> None:
-        """Remove what a backup has outside of its folder."""
+        """Remove a backup's files outside its folder."""
 
 
 class InFolder:
-    """What the kinds share whose files are in the backup's own folder."""
+    """The common part of kinds whose files are in the backup's own folder."""
 
     reminder = ""
-    unprunable = ""
+    prune_obstacle = ""
 
-    def files(self, folder: Path, place: Mapping[str, str]) -> Path | None:
-        """They are in the backup."""
+    def files_folder(self, folder: Path, place: Mapping[str, str]) -> Path | None:
+        """The data folder of the backup."""
         return folder / DATA
 
     def discard(self, part: Path) -> None:
-        """Nothing is outside."""
+        """Nothing is outside the folder."""
 
     def remove(self, manifest: Manifest) -> None:
-        """Nothing is outside."""
+        """Nothing is outside the folder."""
 
 
-def compare(who: str, saved: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raises BackupError unless a restored copy holds what was saved. Nothing is compared where nothing was noted."""
+def require_files(backup: Backup, manifest: Manifest, *names: str) -> None:
+    """Raise BackupError unless the manifest names exactly these files. Anybody who can write there can make a manifest."""
+    differs = sorted(manifest.files.keys() ^ set(names))
+    if differs:
+        raise BackupError(f"{backup.name}: a backup of {backup.kind} holds {', '.join(names)}; this one differs in {differs[0]}")
+
+
+def require_same_contents(who: str, saved: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raise BackupError if a restored copy differs from what was saved. Without figures from the time of saving, accept it."""
     if not saved or found == saved:
         return
-    now, then = _leaves(found), _leaves(saved)
+    now, then = _flat_leaves(found), _flat_leaves(saved)
     differs = sorted(now.items() ^ then.items())[0][0]
     raise BackupError(f"{who}: restored, it does not hold what was saved: {differs}: {now.get(differs)}, not {then.get(differs)}")
 
 
-def _leaves(node: Any, path: str = "") -> dict[str, str]:
+def _flat_leaves(node: Any, path: str = "") -> dict[str, str]:
     if not isinstance(node, Mapping):
         return {path: str(node)}
-    return {key: leaf for name, inner in node.items() for key, leaf in _leaves(inner, f"{path}.{name}" if path else name).items()}
+    return {
+        key: leaf for name, inner in node.items() for key, leaf in _flat_leaves(inner, f"{path}.{name}" if path else name).items()
+    }

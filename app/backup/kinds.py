@@ -1,4 +1,4 @@
-"""The kinds, each with what is configured for it."""
+"""Makes each kind of backup from its configuration."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from app.backup.manifest import KindName
 from app.backup.prometheus import PrometheusKind
 from app.backup.settings import BackupSettings
 from app.sources.base import SourceConfig
-from app.sources.clickhouse import ClickHouseConfig
-from app.sources.duckdb import DuckDBConfig
+from app.sources.clickhouse.source import ClickHouseConfig
+from app.sources.duckdb.source import DuckDBConfig
 
 
-def kinds(settings: BackupSettings, sources: Mapping[str, SourceConfig], roots: tuple[Path, ...]) -> dict[KindName, Kind]:
-    """Every kind; one that is not configured says so when it is used. `roots`: where the configuration and the catalogue are."""
+def build_kinds(settings: BackupSettings, sources: Mapping[str, SourceConfig], roots: tuple[Path, ...]) -> dict[KindName, Kind]:
+    """Every kind. One that is not configured raises when it is used. `roots`: the folders of configuration and catalogue."""
     history = sources.get(settings.clickhouse.source) if settings.clickhouse else None
     analytics = sources.get(settings.duckdb.source)
     return {

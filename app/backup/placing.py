@@ -1,60 +1,62 @@
-"""Putting restored files in place: all of them or none, and the old ones stay beside the new.
+"""Puts restored files in place, all of them or none, and keeps the old ones beside them.
 
-First every file is copied beside its target and compared with what was saved. Then the old ones are renamed to
-`<name>.before-<UTC time>` and the new ones take their names; what goes wrong there is undone.
+First every file is copied beside its target and checked. Then the old files are renamed to `<name>.before-<UTC time>` and the new
+ones take their names. If something fails, every step is undone.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from app.backup import disk
-from app.backup.manifest import Entry, check_file, check_files, entry_of, stamp
+from app.backup.manifest import SavedFile, check_file, check_files, hash_file, time_stamp
+from app.clock import wall_ms
 from app.errors import BackupError
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One file or folder of a backup and where it goes. `saved`: the one file's entry, or those of the folder's files."""
+    """One file or folder of a backup and its target. `saved`: the file's size and hash, or those of the folder's files."""
 
     source: Path
     target: Path
-    saved: Entry | Mapping[str, Entry]
+    saved: SavedFile | Mapping[str, SavedFile]
 
     def check(self, who: str, path: Path) -> None:
-        """Raises BackupError unless the file or folder is what was saved."""
-        if isinstance(self.saved, Entry):
+        """Raise BackupError unless the file or folder is what was saved."""
+        if isinstance(self.saved, SavedFile):
             check_file(who, path, self.saved)
         else:
             check_files(who, path, self.saved)
 
     @property
-    def done(self) -> bool:
-        """The target is there and holds the same already."""
-        if isinstance(self.saved, Entry):
-            return self.target.is_file() and entry_of(self.target) == self.saved
+    def is_done(self) -> bool:
+        """Whether the target already has the same content."""
+        if isinstance(self.saved, SavedFile):
+            return self.target.is_file() and hash_file(self.target) == self.saved
         return False
 
 
-def put(who: str, steps: Sequence[Step], clear: Sequence[Path], force: bool) -> Iterator[str]:
-    """Carry the steps out and move `clear` out of the way. Raises BackupError, with everything as it was."""
-    steps = [step for step in steps if not step.done]
-    taken = [step.target for step in steps if _there(step.target)]
+def put_in_place(who: str, steps: Sequence[Step], clear: Sequence[Path], force: bool) -> Iterator[str]:
+    """Carry out the steps and move the files in `clear` aside. If it raises BackupError, everything is as before."""
+    steps = [step for step in steps if not step.is_done]
+    taken = [step.target for step in steps if _exists(step.target)]
     if taken and not force:
         more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
         raise BackupError(f"{who}: {taken[0]} exists{more}; say --force to replace it, the old one is kept beside it")
-    suffix = stamp(time.time_ns() // 1_000_000)
+    suffix = time_stamp(wall_ms())
     undo: list[Callable[[], object]] = []
     staged: list[Path] = []
     try:
-        with disk.told(who):
+        with disk.os_errors(who):
             for step in steps:
+                _make_folder(step.target.parent, undo)
                 staged.append(step.target.with_name(f".{step.target.name}.restoring-{suffix}"))
-                _stage(who, step, staged[-1])
+                undo.append(partial(disk.remove, staged[-1]))
+                _stage_copy(who, step, staged[-1])
             moved = [*_move_aside([*(step.target for step in steps), *clear], suffix, undo)]
             for step, new in zip(steps, staged, strict=True):
                 new.rename(step.target)
@@ -63,8 +65,6 @@ def put(who: str, steps: Sequence[Step], clear: Sequence[Path], force: bool) -> 
     except BaseException:
         for again in reversed(undo):
             again()
-        for new in staged:
-            disk.remove(new)
         raise
     yield from (f"kept: {old}" for old in moved)
     yield from (f"restored: {step.target}" for step in steps)
@@ -72,21 +72,27 @@ def put(who: str, steps: Sequence[Step], clear: Sequence[Path], force: bool) -> 
         yield "nothing to do: everything is there as it was saved"
 
 
-def _stage(who: str, step: Step, new: Path) -> None:
-    new.parent.mkdir(parents=True, exist_ok=True)
+def _make_folder(folder: Path, undo: list[Callable[[], object]]) -> None:
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir()
+        undo.append(path.rmdir)
+
+
+def _stage_copy(who: str, step: Step, new: Path) -> None:
     disk.copy(step.source, new)
     step.check(who, new)
-    disk.belong_as(new, step.target if _there(step.target) else step.target.parent)
+    disk.belong_as(new, step.target if _exists(step.target) else step.target.parent)
 
 
 def _move_aside(paths: Sequence[Path], suffix: str, undo: list[Callable[[], object]]) -> Iterator[Path]:
     for path in paths:
-        if _there(path):
+        if _exists(path):
             old = path.with_name(f"{path.name}.before-{suffix}")
             path.rename(old)
             undo.append(partial(old.rename, path))
             yield old
 
 
-def _there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     return path.exists() or path.is_symlink()

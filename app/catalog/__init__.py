@@ -1,7 +1,16 @@
-"""The catalogue: what every metric means, where it is read, and how a Query becomes Statements."""
+"""The catalogue: what every metric means, and where it is read."""
 
 from app.catalog.entries import Catalogue, Event, Label, Metric
-from app.catalog.loading import load, load_folder
-from app.catalog.planning import Limits, Plan, plan_events, plan_query
+from app.catalog.loading import CatalogueSurvey, load, load_folder, survey_folder, survey_texts
 
-__all__ = ["Catalogue", "Event", "Label", "Limits", "Metric", "Plan", "load", "load_folder", "plan_events", "plan_query"]
+__all__ = [
+    "Catalogue",
+    "CatalogueSurvey",
+    "Event",
+    "Label",
+    "Metric",
+    "load",
+    "load_folder",
+    "survey_folder",
+    "survey_texts",
+]

@@ -1,32 +1,29 @@
-"""What a catalogue file may say, and the catalogue that the files make together."""
+"""The models of a catalogue file, and the catalogue that the files make together."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from app.catalog.units import is_unit, nearest_units
+from app.documents.nearest import name_hint
+from app.documents.schema import Name, Strict
 from app.errors import UnknownName
-from app.sources.base import Name, Read, Strict
+from app.model import MERGEABLE, CacheTimes, Parts
+from app.sources.base import Read
 
-#: How values of several label sets become one (`quantile` and `ratio` are computed over the union, never from parts).
+#: How values of several label sets become one. `quantile` and `ratio` are computed over all of them, never from parts.
 Aggregate = Literal["sum", "avg", "min", "max", "count", "quantile", "ratio"]
 
-#: What one bucket's value is: `last` for a sampled quantity, else a figure of everything that happened in the bucket.
+#: The value of a bucket: `last` for a sampled quantity, else a figure over everything that happened in the bucket.
 OverTime = Literal["last", "sum", "avg", "max", "rate", "quantile", "ratio"]
 
 
-#: What no label can be called: a label's name is a parameter of `/v1/rows` and a column of its answer, beside these.
-_PARAMETERS = ("metric", "from", "to", "step", "by", "where", "instant", "maxDataPoints", "refId", "timeout", "label", "name")
-_FORMS = ("shape", "format", "limit", "cursor", "marks")
-RESERVED = frozenset((*_PARAMETERS, *_FORMS, "time", "value", "status", "age_s"))
-
-
 class Label(Strict):
-    """A dimension that metrics share. Its values are those that a metric shows now, or a fixed list."""
+    """A dimension that metrics share. Its values are those that a metric has now, or a fixed list."""
 
     title: str
     metric: Name | None = Field(None, description="the metric whose series show this label's values")
@@ -34,15 +31,27 @@ class Label(Strict):
 
 
 class Export(Strict):
-    """The gauge under which `GET /metrics` shows the metric's present value to Prometheus."""
+    """The gauge in `GET /metrics` that shows the present value of the metric to Prometheus."""
 
     name: str = Field(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")
     by: tuple[Name, ...] = ()
     scale: float = 1.0
 
 
+class CacheEntry(Strict):
+    """Cache times of one metric, in place of those in the `policy:` of its sources."""
+
+    fresh_s: float | None = Field(None, ge=0, le=3600, description="how long an answer is served again; 0 asks every time")
+    stale_s: float | None = Field(None, ge=0, le=86_400, description="how old an answer may be that stands in, marked; 0 never")
+    volatile_s: float | None = Field(None, ge=0, le=86_400, description="how long after its end a bucket may still change")
+
+    def times(self) -> CacheTimes:
+        """As a statement carries them."""
+        return CacheTimes(self.fresh_s, self.stale_s, self.volatile_s)
+
+
 class MetricEntry(Strict):
-    """One metric as the file has it; its reads are still plain mappings, their model depends on the kind of their source."""
+    """One metric as the file has it. Its reads are plain mappings yet: their model depends on the kind of the source."""
 
     title: str
     description: str
@@ -56,11 +65,22 @@ class MetricEntry(Strict):
     aliases: tuple[Name, ...] = ()
     resolution_s: int = Field(1, ge=1, le=3600, description="steps are multiples of this: how often the data comes")
     settle_s: int = Field(5, ge=0, le=3600, description="how long after a bucket's end its rows may still arrive in the history")
+    cache: CacheEntry | None = None
     export: Export | None = None
+
+    @field_validator("unit")
+    @classmethod
+    def _is_grafanas(cls, unit: str) -> str:
+        if not is_unit(unit):
+            raise ValueError(f"{unit[:60]!r} is no unit of Grafana's; {nearest_units(unit)}")
+        return unit
 
 
 class EventEntry(Strict):
-    """One kind of event (annotations): a read that yields time, title, text and more."""
+    """One kind of event (annotations): a read that yields time, title, text and more.
+
+    If the read yields `time_end` (epoch ms), it must also return events that began before the range and ended in it or later.
+    """
 
     title: str
     description: str
@@ -69,7 +89,7 @@ class EventEntry(Strict):
 
 
 class CatalogueFile(Strict):
-    """One file: a group of metrics, the labels it introduces, its events."""
+    """One file: a group of metrics, with its labels and events."""
 
     group: Name
     title: str
@@ -80,7 +100,7 @@ class CatalogueFile(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric, its reads checked."""
+    """A metric with checked reads."""
 
     name: str
     group: str
@@ -91,24 +111,49 @@ class Metric:
 
     @property
     def sampled(self) -> bool:
-        """True where a bucket's value is a sample, so that a finer step shows more of the same quantity."""
+        """Whether the value of a bucket is a sample, so that a finer step shows more of the same quantity."""
         return self.entry.over_time == "last"
 
     @property
     def accumulates(self) -> bool:
-        """True where the open bucket's value is bound to grow until it closes."""
+        """Whether the value of the open bucket can grow until the bucket closes."""
         return self.entry.over_time == "sum"
 
-    def known(self, labels: Iterable[str], field_name: str) -> None:
-        """Raise UnknownName, with the nearest names, for a label that this metric does not have."""
+    @property
+    def live_is_ranged(self) -> bool:
+        """Whether the live read can answer for a range of buckets."""
+        return self.live is not None and self.live.ranged
+
+    @property
+    def part_merge(self) -> Parts:
+        """How the history part and the live part of one bucket become one value."""
+        if self.sampled:
+            return "last"
+        return (self.history.given_parts if self.history is not None else None) or "none"
+
+    @property
+    def joins_inside(self) -> bool:
+        """Whether history and live edge may share a bucket."""
+        return self.live_is_ranged and self.part_merge in MERGEABLE and self.history is not None and self.history.cuts_buckets
+
+    def export_text(self) -> str:
+        """How the gauge in `GET /metrics` relates to the values of the API; empty if there is no gauge."""
+        export = self.entry.export
+        if export is None:
+            return ""
+        scaled = f", times {export.scale:g}" if export.scale != 1 else ""
+        return f"the bridge's {self.name}, unit {self.entry.unit}{scaled}"
+
+    def require_labels(self, labels: Iterable[str], field_name: str) -> None:
+        """Raise UnknownName, with the nearest names, for the first label that this metric does not have."""
         for label in labels:
             if label not in self.entry.labels:
-                raise unknown(f"{field_name}: metric {self.name}: label", label, self.entry.labels)
+                raise unknown_name_error(f"{field_name}: metric {self.name}: label", label, self.entry.labels)
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A kind of event, its read checked."""
+    """A kind of event with a checked read."""
 
     name: str
     group: str
@@ -118,7 +163,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Everything that can be asked for."""
+    """All metrics, events and labels."""
 
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     events: Mapping[str, Event] = field(default_factory=dict)
@@ -129,27 +174,35 @@ class Catalogue:
         """The metric of that name or alias. Raises UnknownName with the nearest names."""
         found = self.metrics.get(self.aliases.get(name, name))
         if found is None:
-            raise unknown(f"{field_name}: metric", name, (*self.metrics, *self.aliases))
+            described = {known: f"{one.entry.title} {one.entry.description}" for known, one in self.metrics.items()}
+            raise unknown_name_error(f"{field_name}: metric", name, dict.fromkeys(self.aliases, "") | described)
         return found
+
+    def labels_of(self, names: Iterable[str]) -> dict[str, None]:
+        """The labels of the named metrics, each once. Unknown names are skipped."""
+        found = (self.metrics.get(self.aliases.get(name, name)) for name in names)
+        return dict.fromkeys(label for metric in found if metric for label in metric.entry.labels)
 
     def event(self, name: str, field_name: str = "event") -> Event:
         """The kind of event of that name. Raises UnknownName with the nearest names."""
         if name not in self.events:
-            raise unknown(f"{field_name}: event", name, self.events)
+            raise unknown_name_error(
+                f"{field_name}: event", name, {known: event.entry.title for known, event in self.events.items()}
+            )
         return self.events[name]
 
     def label(self, name: str, field_name: str = "label") -> Label:
         """The label of that name. Raises UnknownName with the nearest names."""
         if name not in self.labels:
-            raise unknown(f"{field_name}: label", name, self.labels)
+            titles = {known: label.title for known, label in self.labels.items()}
+            raise unknown_name_error(f"{field_name}: label", name, titles)
         return self.labels[name]
 
 
-def unknown(what: str, name: str, allowed: Iterable[str]) -> UnknownName:
-    """The error for a name that nobody declared: says which names are near, or which there are."""
-    names = sorted(allowed)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    if near:
-        return UnknownName(f"{what} {name[:60]!r} is not known; nearest: {', '.join(near)}")
-    listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return UnknownName(f"{what} {name[:60]!r} is not known; allowed: {listed or 'none'}")
+def unknown_name_error(what: str, name: str, allowed: Iterable[str] | Mapping[str, str]) -> UnknownName:
+    """The error for an unknown name. It lists the nearest names, or all allowed ones.
+
+    Names are compared by spelling. If `allowed` is a mapping, the description of each name is searched, too.
+    """
+    words = allowed if isinstance(allowed, Mapping) else None
+    return UnknownName(f"{what} {name[:60]!r} is not known; {name_hint(name, allowed, words)}")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import orjson
@@ -13,66 +11,55 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.bridge import Bridge
-from app.contracts import grammar
-from app.contracts.asking import Params, budget_s, one, params_of, queries
-from app.contracts.deps import JSON, reject_when_all_failed, serving, unless_left
-from app.contracts.hot import QUESTION
-from app.contracts.ready import Tail
-from app.contracts.rendering import facts
-from app.contracts.table import Table, arrow_stream, csv_text, json_rows, long_table, ndjson, wide_table
-from app.contracts.telling import result_headers
+from app.catalog import parameters
+from app.contracts import values as grammar
+from app.contracts.cursors import read_cursor, request_fingerprint
+from app.contracts.paging import Page, PageRequest, mark_as_cut, page_of, page_request, render_page
+from app.contracts.params import Params, budget_s, one, params_of, queries
+from app.contracts.request import Serving, reject_when_all_failed, serving, unless_left
+from app.contracts.request_key import request_key, rows_key
 from app.errors import BadQuery
 from app.model import Query, Result
-from app.turns import gently
+from app.query.bridge import Bridge
+from app.responses.cache import BodySuffix
+from app.responses.encoding import TYPES
+from app.responses.headers import result_headers
+from app.responses.series import metric_facts
+from app.responses.table import Table, long_table, wide_table
 
 router = APIRouter()
 
 _METHODS = ["GET", "HEAD", "POST"]
-_OWN = ("shape", "format", "limit", "cursor", "marks")
-_TYPES = {
-    "json": JSON,
-    "csv": "text/csv; charset=utf-8",
-    "ndjson": "application/x-ndjson",
-    "arrow": "application/vnd.apache.arrow.stream",
-}
-_ENCODERS = {"json": json_rows, "csv": csv_text, "ndjson": ndjson, "arrow": arrow_stream}
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RowsRequest:
     """What the caller wants: the queries, and which rows in which form."""
 
     queries: list[Query]
     shape: str
-    format: str
-    offset: int
-    limit: int
+    wanted: PageRequest
     #: whether each row says its status and age
     marks: bool = False
 
-    def more(self, table: Table) -> bool:
-        """Whether there is a further page."""
-        return self.offset + self.limit < len(table)
-
-    def repeats(self, table: Table) -> bool:
-        """Whether the rows of this answer say nothing of ages, and are all there are for the window."""
-        return not self.marks and not self.offset and not self.more(table)
+    def table(self, results: Sequence[Result]) -> Table:
+        """All rows of the results."""
+        return wide_table(results) if self.shape == "wide" else long_table(results, self.queries[0].by, self.marks)
 
 
 @router.api_route("/v1/rows", methods=_METHODS)
 async def rows(request: Request) -> Response:
-    """Rows; whatever is missing is said in `meta` and in the headers."""
-    return await _answer(request, strict=False)
+    """Rows; `meta` and the headers say what is missing."""
+    return await _answer_rows(request, strict=False)
 
 
 @router.api_route("/alert/v1/rows", methods=_METHODS)
 async def alert_rows(request: Request) -> Response:
-    """Rows for alert rules: never stale, partial or thinned. What cannot be answered so is an error."""
-    return await _answer(request, strict=True)
+    """Rows for alert rules: never stale, partial, thinned or cut. If that is impossible, an error."""
+    return await _answer_rows(request, strict=True)
 
 
-async def _answer(request: Request, strict: bool) -> Response:
+async def _answer_rows(request: Request, strict: bool) -> Response:
     given = serving(request)
     params = await params_of(request)
     asked = parse(given.bridge, params, request.headers.get("accept", ""), given.max_rows, strict)
@@ -81,88 +68,72 @@ async def _answer(request: Request, strict: bool) -> Response:
     if strict and failures:
         raise failures[0]
     reject_when_all_failed(results)
-    table = _table(asked, results)
+    table = asked.table(results)
+    page = page_of(table, asked.wanted, asked.queries[0], strict)
+    if page.cut_by_us:
+        results = mark_as_cut(results, page)
+        table = asked.table(results)
     await asyncio.sleep(0)
-    start, tail = await _first(asked, table), _tail(given.bridge, asked, table)
-    await asyncio.sleep(0)  # copying many megabytes is work, too
-    body = start + tail(asked.queries[0].from_ms, asked.queries[0].to_ms, results)
+    prefix, headers = await render_page(request, table, page, asked.wanted, results)
+    suffix = _json_suffix(given.bridge, page) if asked.wanted.format == "json" else _no_suffix
+    await asyncio.sleep(0)  # copying many megabytes takes time, too
+    body = prefix + suffix(asked.queries[0].from_ms, asked.queries[0].to_ms, results)
     await asyncio.sleep(0)
-    if QUESTION in request.scope and given.ready is not None and asked.repeats(table):
-        given.ready.keep(request.scope[QUESTION].shape, results, _TYPES[asked.format], start, tail)
-    headers = {"Cache-Control": "no-store", **result_headers(results)}
-    return Response(body, headers=headers, media_type=_TYPES[asked.format])
+    content_type = TYPES[asked.wanted.format]
+    # Rows with ages differ in the next response, and a cursor's page depends on more than the key.
+    if request.method == "GET" and not strict and page.is_whole and not asked.marks:
+        _keep_response(request, given, results, content_type, prefix, suffix, headers)
+    return Response(body, headers={"Cache-Control": "no-store", **result_headers(results), **headers}, media_type=content_type)
 
 
-def parse(bridge: Bridge, params: Params, accept: str, max_rows: int, strict: bool) -> Asked:
-    """Parameters to what is asked. Raises BadQuery or UnknownName."""
-    asked = queries(bridge, params, _OWN, strict)
-    offset = 0
-    if not grammar.unset(one(params, "cursor")):
-        from_ms, to_ms, offset = read_cursor(str(one(params, "cursor")))
-        asked = [replace(query, from_ms=from_ms, to_ms=to_ms) for query in asked]
+def _keep_response(
+    request: Request,
+    given: Serving,
+    results: Sequence[Result],
+    content_type: str,
+    prefix: bytes,
+    suffix: BodySuffix,
+    headers: Mapping[str, str],
+) -> None:
+    accept = request.headers.get("accept", "").encode("latin-1")
+    key = request_key(request.scope, lambda: rows_key(request.scope["query_string"], accept, given.bridge.clock()))
+    if key is not None and given.responses is not None:
+        given.responses.keep(key.shape, results, content_type, prefix, suffix, headers)
+
+
+def parse(bridge: Bridge, params: Params, accept: str, max_rows: int, strict: bool) -> RowsRequest:
+    """Parameters to a request. Raises BadQuery or UnknownName."""
+    asked = queries(bridge, params, parameters.ROWS, strict)
     marks = grammar.flag(one(params, "marks"), "marks")
     if marks and one(params, "shape") == "wide":
         raise BadQuery("marks: not with shape=wide, whose rows hold several answers; allowed: shape=long")
-    return Asked(
-        asked,
-        grammar.choice(one(params, "shape"), "shape", ("long", "wide"), "long"),
-        grammar.choice(one(params, "format"), "format", tuple(_TYPES), _accepted(accept)),
-        offset,
-        grammar.whole_number(one(params, "limit"), "limit", 1, max_rows, max_rows),
-        marks,
-    )
+    shape = grammar.choice(one(params, "shape"), "shape", ("long", "wide"), "long")
+    mark = request_fingerprint(shape, marks, *[replace(query, from_ms=0, to_ms=0, ref_id="") for query in asked])
+    found = page_request(params, accept, max_rows, mark)
+    if not grammar.unset(one(params, "cursor")):
+        cursor = read_cursor(str(one(params, "cursor")), mark)
+        if strict:
+            raise BadQuery("cursor: an alert rule gets all rows or an error; allowed: no cursor, or next_cursor at /v1/rows")
+        asked = [replace(query, from_ms=cursor.from_ms, to_ms=cursor.to_ms) for query in asked]
+        found = replace(found, after=cursor.after)
+    return RowsRequest(asked, shape, found, marks)
 
 
-def _accepted(accept: str) -> str:
-    """The format that the Accept header names first; JSON for anything else, XML among it."""
-    kinds = {kind.split(";")[0]: name for name, kind in _TYPES.items()}
-    return kinds.get(accept.split(",")[0].split(";")[0].strip().lower(), "json")
-
-
-def write_cursor(from_ms: int, to_ms: int, offset: int) -> str:
-    """Where the next page begins, and the window that all pages are cut from."""
-    return base64.urlsafe_b64encode(orjson.dumps([from_ms, to_ms, offset])).decode().rstrip("=")
-
-
-def read_cursor(text: str) -> tuple[int, int, int]:
-    """The window and the first row of the page. Raises BadQuery."""
-    try:
-        found = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        from_ms, to_ms, offset = (int(part) for part in found)
-    except (ValueError, TypeError, binascii.Error):
-        raise BadQuery(f"cursor: {text[:60]!r} is not one of ours; allowed: the next_cursor of the page before") from None
-    if offset < 0 or not 0 <= from_ms <= to_ms <= grammar.MOST_MS:
-        raise BadQuery(f"cursor: {text[:60]!r} is not one of ours; allowed: the next_cursor of the page before")
-    return from_ms, to_ms, offset
-
-
-def _table(asked: Asked, results: Sequence[Result]) -> Table:
-    return wide_table(results) if asked.shape == "wide" else long_table(results, asked.queries[0].by, asked.marks)
-
-
-async def _first(asked: Asked, table: Table) -> bytes:
-    """The rows, which are the same for all who ask for the same buckets."""
-    before = [b'{"rows":'] if asked.format == "json" else []
-    return b"".join([*before, *await gently(_ENCODERS[asked.format](table.page(asked.offset, asked.limit)))])
-
-
-def _tail(bridge: Bridge, asked: Asked, table: Table) -> Tail:
+def _json_suffix(bridge: Bridge, page: Page) -> BodySuffix:
     """What follows the rows: the window as it was asked for, and the facts with their ages."""
-    total_rows, after = len(table), asked.offset + asked.limit if asked.more(table) else 0
 
-    def written(from_ms: int, to_ms: int, results: Sequence[Result]) -> bytes:
+    def render_suffix(from_ms: int, to_ms: int, results: Sequence[Result]) -> bytes:
         meta = {
             "partial": any(result.status != "fresh" for result in results),
             "from": from_ms,
             "to": to_ms,
-            "total_rows": total_rows,
-            "metrics": {result.query.metric: facts(bridge.catalogue, result) for result in results},
+            "total_rows": page.total_rows,
+            "metrics": {result.query.metric: metric_facts(bridge.catalogue, result) for result in results},
         }
-        cursor = write_cursor(from_ms, to_ms, after) if after else ""
-        return b',"meta":%b,"next_cursor":%b}' % (orjson.dumps(meta), orjson.dumps(cursor))
+        return b',"meta":%b,"next_cursor":%b}' % (orjson.dumps(meta), orjson.dumps(page.next_cursor))
 
-    return written if asked.format == "json" else _nothing
+    return render_suffix
 
 
-def _nothing(*_: object) -> bytes:
+def _no_suffix(*_: object) -> bytes:
     return b""

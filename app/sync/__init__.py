@@ -1,6 +1,7 @@
-"""Telling the backend over HTTP that a Redis server failed or came back, so that it fills Redis again.
+"""Calls to the backend over HTTP when a Redis server fails or comes back, so that the backend refills Redis.
 
-Signed (`call`), at least once, in order for each server (`delivery`); what is not delivered yet survives a restart (`spool`).
+Calls are signed (`call`) and delivered at least once, in order for each server (`delivery`). Undelivered calls survive a restart
+(`spool`).
 """
 
 from app.sync.call import SyncCall, signature, verify

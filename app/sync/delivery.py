@@ -1,31 +1,29 @@
-"""Delivering: each server's calls in their order, until the backend takes them."""
+"""Delivers calls to the backend: each server's calls in order, with retries."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
-import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from app.cooperative import Background
 from app.errors import SourceUnavailable
+from app.jitter import JITTER
 from app.model import Clock
-from app.sync.call import SyncCall, signed
+from app.sync.call import SyncCall, signed_request
+from app.sync.http import BackendClient
 from app.sync.settings import SyncSettings
-from app.sync.spool import Entry, Spool
-
-if TYPE_CHECKING:
-    from app.sync.http import Backend
+from app.sync.spool import QueuedCall, Spool
 
 _log = logging.getLogger(__package__)
 
 _NAME = "sync"
-#: what the backend will never take, however often it is asked
+#: Retrying does not help with these.
 _HOPELESS = frozenset({400, 401, 403, 404, 405, 410, 413, 422})
-#: 2**n grows beyond any float in a day of attempts
+#: After a day of attempts 2**n would not fit into a float.
 _MOST_DOUBLINGS = 30
 
 #: Counts one outcome of a call: (event, "delivered" | "failed_attempt" | "dropped").
@@ -34,8 +32,8 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """What one attempt came to. `status` 0: nobody answered."""
+class _Attempt:
+    """The outcome of one attempt. `status` is 0 without a response."""
 
     status: int
     words: str
@@ -47,9 +45,9 @@ class _Answer:
 
 
 class BackendSync:
-    """Queues calls and delivers them to the backend, each server's in order, until the backend takes them.
+    """Queues calls and delivers each server's calls in order, until the backend accepts them.
 
-    Lives on one event loop: `tell` must be called there. A call that is told before `start` or after `stop` waits.
+    It belongs to one event loop: call `tell` there. Calls before `start` or after `stop` are queued only.
     """
 
     def __init__(self, settings: SyncSettings, count: Count, clock: Clock, sleep: Sleep = asyncio.sleep) -> None:
@@ -58,37 +56,35 @@ class BackendSync:
         self._clock = clock
         self._sleep = sleep
         self._spool = Spool(settings.spool)
-        self._waiting: dict[str, deque[Entry]] = {}
+        self._waiting: dict[str, deque[QueuedCall]] = {}
         self._workers: dict[str, asyncio.Task[None]] = {}
-        self._http: Backend | None = None
+        self._background = Background()
+        self._http: BackendClient | None = None
 
     @property
     def on(self) -> bool:
-        """Whether there is a backend to tell."""
+        """Whether a backend is configured."""
         return self._settings.url is not None
 
     @property
     def pending(self) -> int:
-        """Calls that are not delivered yet."""
+        """The number of undelivered calls."""
         return sum(map(len, self._waiting.values()))
 
     async def start(self) -> None:
-        """Pick up what the spool holds and begin to deliver."""
+        """Read the spool and begin to deliver."""
         if not self.on or self._http is not None:
             return
-        self._http = self._client()
-        queued = self._names()
-        for entry in reversed([entry for entry in self._spool.kept() if entry.name not in queued]):
-            self._queue(entry.call.server).appendleft(entry)
+        self._http = self._make_client()
+        known = self._queued_names()
+        for queued in reversed([queued for queued in self._spool.read_calls() if queued.file_name not in known]):
+            self._queue_of(queued.call.server).appendleft(queued)
         for server in self._waiting:
-            self._wake(server)
+            self._wake_worker(server)
 
     async def stop(self) -> None:
-        """Stop delivering; what is not delivered stays in the spool."""
-        workers = list(self._workers.values())
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        """Stop delivering. Undelivered calls stay in the spool."""
+        await self._background.close()
         self._workers.clear()
         if self._http is not None:
             await self._http.close()
@@ -97,70 +93,72 @@ class BackendSync:
             _log.warning("sync: %d calls are not delivered, and there is no spool to keep them", self.pending)
 
     def tell(self, call: SyncCall) -> None:
-        """Queue a call and return at once. Never raises; does nothing when off or when this very call waits already."""
+        """Queue a call and return at once. Never raises. Does nothing if sync is off or the same call is queued already."""
         if not self.on:
             return
         try:
-            self._take(Entry(call=call, queued_ms=self._clock()))
-        except Exception:  # whoever watches Redis must not die of the telling
+            self._enqueue(QueuedCall(call=call, queued_ms=self._clock()))
+        except Exception:  # a fault here must not end the caller's watch of Redis
             _log.exception("sync: %s of %s could not be queued", call.event, call.server)
 
     async def deliver_now(self, call: SyncCall) -> int:
-        """One attempt, for the command line: the backend's 2xx status. Raises SourceUnavailable that says what to do."""
+        """Make one attempt, for the command line. Returns the 2xx status, or raises SourceUnavailable with advice."""
         if not self.on:
             raise SourceUnavailable(_NAME, "there is no backend to tell: set sync.url and sync.secret")
-        http = self._client()
+        http = self._make_client()
         try:
-            answer = await self._attempt(http, call)
+            answer = await self._attempt_call(http, call)
         finally:
             await http.close()
         self._count(call.event, "delivered" if answer.delivered else "failed_attempt")
         if not answer.delivered:
-            raise SourceUnavailable(_NAME, f"{answer.words}; {_advice(answer.status)}")
+            raise SourceUnavailable(_NAME, f"{answer.words}; {_advice_for(answer.status)}")
         return answer.status
 
-    def _take(self, entry: Entry) -> None:
-        if entry.name in self._names():
+    def _enqueue(self, queued: QueuedCall) -> None:
+        if queued.file_name in self._queued_names():
             return
-        self._spool.keep(entry)
-        self._queue(entry.call.server).append(entry)
-        _log.info("sync: %s of %s queued (%s)", entry.call.event, entry.call.server, entry.call.idempotency_key)
-        self._wake(entry.call.server)
+        self._spool.keep(queued)
+        self._queue_of(queued.call.server).append(queued)
+        _log.info("sync: %s of %s queued (%s)", queued.call.event, queued.call.server, queued.call.idempotency_key)
+        self._wake_worker(queued.call.server)
 
-    def _names(self) -> set[str]:
-        return {entry.name for queue in self._waiting.values() for entry in queue}
+    def _queued_names(self) -> set[str]:
+        return {queued.file_name for queue in self._waiting.values() for queued in queue}
 
-    def _queue(self, server: str) -> deque[Entry]:
+    def _queue_of(self, server: str) -> deque[QueuedCall]:
         return self._waiting.setdefault(server, deque())
 
-    def _wake(self, server: str) -> None:
+    def _wake_worker(self, server: str) -> None:
         worker = self._workers.get(server)
         if self._http is not None and (worker is None or worker.done()):
-            self._workers[server] = asyncio.create_task(self._work(self._http, self._queue(server)), name=f"sync {server}")
+            self._workers[server] = self._background.start(
+                self._deliver_all(self._http, self._queue_of(server)), f"sync {server}"
+            )
 
-    async def _work(self, http: Backend, queue: deque[Entry]) -> None:
+    async def _deliver_all(self, http: BackendClient, queue: deque[QueuedCall]) -> None:
         while queue:
-            await self._deliver(http, queue[0])
+            await self._deliver_call(http, queue[0])
             self._spool.forget(queue.popleft())
 
-    async def _deliver(self, http: Backend, entry: Entry) -> None:
+    async def _deliver_call(self, http: BackendClient, queued: QueuedCall) -> None:
         for attempt in itertools.count():
-            answer = await self._attempt(http, entry.call)
-            if self._settled(entry, answer):
+            answer = await self._attempt_call(http, queued.call)
+            if self._is_finished(queued, answer):
                 return
             if attempt == 0:
-                _log.warning("sync: %s of %s not delivered yet: %s", entry.call.event, entry.call.server, answer.words)
+                _log.warning("sync: %s of %s not delivered yet: %s", queued.call.event, queued.call.server, answer.words)
             await self._sleep(self._wait_s(attempt, answer))
 
-    def _settled(self, entry: Entry, answer: _Answer) -> bool:
-        call, old_s = entry.call, (self._clock() - entry.queued_ms) / 1000
+    def _is_finished(self, queued: QueuedCall, answer: _Attempt) -> bool:
+        call, old_s = queued.call, (self._clock() - queued.queued_ms) / 1000
         if answer.delivered:
             _log.info("sync: %s of %s delivered (%s)", call.event, call.server, call.idempotency_key)
             self._count(call.event, "delivered")
             return True
         self._count(call.event, "failed_attempt")
         if answer.status in _HOPELESS:
-            _log.error("sync: %s of %s dropped: %s; %s", call.event, call.server, answer.words, _advice(answer.status))
+            _log.error("sync: %s of %s dropped: %s; %s", call.event, call.server, answer.words, _advice_for(answer.status))
         elif old_s >= self._settings.give_up_s:
             _log.error("sync: %s of %s given up after %.0fs: %s", call.event, call.server, old_s, answer.words)
         else:
@@ -168,30 +166,28 @@ class BackendSync:
         self._count(call.event, "dropped")
         return True
 
-    def _wait_s(self, attempt: int, answer: _Answer) -> float:
-        """Full jitter, see `policies.retry`; the backend's own wish where that is longer."""
+    def _wait_s(self, attempt: int, answer: _Attempt) -> float:
+        """Full jitter, see `policies.attempts`; at least the backend's Retry-After."""
         most_s = self._settings.most_retry_s
         bound_s = min(most_s, self._settings.first_retry_s * 2 ** min(attempt, _MOST_DOUBLINGS))
-        return max(random.uniform(0, bound_s), min(answer.retry_after_s, most_s))  # noqa: S311  jitter is no secret
+        return max(JITTER.uniform(0, bound_s), min(answer.retry_after_s, most_s))
 
-    def _client(self) -> Backend:
-        from app.sync.http import Backend  # it takes time to import, and most bridges have no backend to tell
+    def _make_client(self) -> BackendClient:
+        return BackendClient(self._settings.url or "", self._settings.timeout_s)
 
-        return Backend(self._settings.url or "", self._settings.timeout_s)
-
-    async def _attempt(self, http: Backend, call: SyncCall) -> _Answer:
+    async def _attempt_call(self, http: BackendClient, call: SyncCall) -> _Attempt:
         secret = self._settings.secret.get_secret_value() if self._settings.secret else ""
-        status, words, retry_after = await http.post(*signed(call, secret, self._clock()))
-        return _Answer(status, words, _seconds(retry_after))
+        status, words, retry_after = await http.post(*signed_request(call, secret, self._clock()))
+        return _Attempt(status, words, _seconds_of(retry_after))
 
 
-def _seconds(retry_after: str) -> float:
-    """The header's seconds; 0 for a date, which the back-off is good enough for."""
+def _seconds_of(retry_after: str) -> float:
+    """The header's seconds; 0 for a date, where the normal back-off is good enough."""
     return float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0.0
 
 
-def _advice(status: int) -> str:
-    """What a person does about a call that the backend did not take."""
+def _advice_for(status: int) -> str:
+    """What a person should check when the backend did not accept a call."""
     if status == 0:
         return "is the backend running, and does sync.url lead to it?"
     if status in {401, 403}:

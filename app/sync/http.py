@@ -1,43 +1,33 @@
-"""One attempt to tell the backend, over HTTP (httpx)."""
+"""One HTTP call to the backend."""
 
 from __future__ import annotations
 
-import asyncio
-import ssl
-from functools import cache
-
-import httpx
+import aiohttp
 
 from app.sources.base import first_line
 
 
-class Backend:
-    """The backend's URL, and the connections to it."""
+class BackendClient:
+    """The backend's URL and the connections to it. Make it on the event loop that uses it."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self._url = url
         self._timeout_s = timeout_s
-        self._http = httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=timeout_s, verify=_certificates())
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s), trust_env=False)
 
     async def post(self, body: bytes, headers: dict[str, str]) -> tuple[int, str, str]:
-        """Status (0 where there was no answer), what happened in words, and the Retry-After header. Raises nothing."""
+        """Returns the status (0 without a response), what happened in words, and the Retry-After header. Raises nothing."""
         try:
-            async with asyncio.timeout(self._timeout_s):  # httpx' own limits start anew with every byte
-                got = await self._http.post(self._url, content=body, headers=headers)
-        except (TimeoutError, httpx.TimeoutException):
+            async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
+                await response.read()
+        except TimeoutError:
             return 0, f"no answer within {self._timeout_s:g}s", ""
-        except (OSError, httpx.TransportError) as problem:
+        except (OSError, aiohttp.ClientConnectionError) as problem:
             return 0, f"{type(problem).__name__}: {first_line(problem)}", ""
-        except Exception as problem:  # its text is not known to be free of the secret
+        except Exception as problem:  # its text may contain the URL, and the URL a password
             return 0, type(problem).__name__, ""
-        return got.status_code, f"the backend answered {got.status_code}", got.headers.get("Retry-After", "")
+        return response.status, f"the backend answered {response.status}", response.headers.get("Retry-After", "")
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
-
-
-@cache
-def _certificates() -> ssl.SSLContext:
-    # Reading them holds the event loop up for some 40 ms.
-    return httpx.create_ssl_context(trust_env=False)
+        await self._session.close()

@@ -1,4 +1,4 @@
-"""Where the backend is, and how long it is told."""
+"""The section `sync` of the configuration."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
-from app.sources.base import Strict
+from app.documents.schema import Strict
 
 _LEAST_SECRET = 16
 
 
 class SyncSettings(Strict):
-    """Where the backend is told, how it knows that it was us, and how long we try. Off without a `url`."""
+    """The backend's address, the secret that signs the calls, and the retries. Off without a `url`."""
 
-    # The text of a refusal would carry the secret.
+    # Otherwise the text of a validation error would contain the secret.
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    url: str | None = None
-    secret: SecretStr | None = Field(None, validate_default=True, description="signs the calls; shared with the backend")
-    timeout_s: float = Field(5.0, gt=0, le=60, description="for one attempt, the connecting included")
-    first_retry_s: float = Field(1.0, gt=0, description="bound of the first wait; doubles at each attempt")
-    most_retry_s: float = Field(60.0, gt=0, description="bound of every wait")
-    give_up_s: float = Field(86_400, gt=0, description="age at which a call that nobody took is dropped")
-    spool: Path | None = Field(None, description="a folder, one bridge's own; undelivered calls survive a restart there")
+    url: str | None = Field(None, description="where to POST; the backend sync is off without it")
+    secret: SecretStr | None = Field(
+        None, validate_default=True, description="signs the calls; at least 16 characters, shared with the backend"
+    )
+    timeout_s: float = Field(5.0, gt=0, le=60, description="time limit of one attempt, connecting included")
+    first_retry_s: float = Field(1.0, gt=0, description="the longest first wait; it doubles at each attempt")
+    most_retry_s: float = Field(60.0, gt=0, description="the longest wait between two attempts")
+    give_up_s: float = Field(86_400, gt=0, description="age at which an undelivered call is dropped")
+    spool: Path | None = Field(
+        None, description="a folder of this replica's own for undelivered calls; left out: `sync` below `state`"
+    )
 
     @field_validator("url")
     @classmethod
@@ -47,5 +51,5 @@ def _is_http(url: str) -> bool:
     try:
         parsed = urlsplit(url)
         return parsed.scheme in {"http", "https"} and bool(parsed.hostname) and parsed.port != 0
-    except ValueError:  # of a port, or of an address in brackets, that is none
+    except ValueError:  # a wrong port, or a wrong address in brackets
         return False

@@ -14,7 +14,7 @@ from typing import Any
 
 from app.__main__ import main
 from app.backup import KINDS, Archive, Backup, KindName
-from app.backup.manifest import Entry, entries_of
+from app.backup.manifest import SavedFile, hash_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,13 @@ class Desk:
     def run(self, *words: str) -> Ran:
         """`bridge WORDS`."""
         out, err = io.StringIO(), io.StringIO()
-        handler = signal.getsignal(signal.SIGTERM)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 code = main([*words, "--config", str(self.config)])
         finally:
-            signal.signal(signal.SIGTERM, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         return Ran(code, out.getvalue(), err.getvalue())
 
     def run_apart(self, *words: str, **how: Any) -> Ran:
@@ -74,14 +75,14 @@ class Desk:
         assert (done.code, done.err) == (0, ""), done.err
         return self.archive.backups(kind)[0]
 
-    def state(self) -> dict[str, Entry]:
+    def state(self) -> dict[str, SavedFile]:
         """Every byte of the desk and its backups, but for the lock and the notes on the last results."""
         assert self.config.is_file()  # written by now, with what it is written into
-        return {path: entry for path, entry in entries_of(self.folder).items() if not _is_note(path)}
+        return {path: entry for path, entry in hash_files(self.folder).items() if not _is_note(path)}
 
 
 def _is_note(path: str) -> bool:
-    return path == "backups/.lock" or path in [f"backups/.last-{kind}.json" for kind in KINDS]
+    return path == "backups/.bridge-lock" or path in [f"backups/.last-{kind}.json" for kind in KINDS]
 
 
 def _catalog(folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.demo.schema import DATABASE, clickhouse_statements
+from demo.schema import DATABASE, clickhouse_statements
 from tests.servers.clickhouse import ClickHouseServer
 
 BATCH = 50

@@ -59,14 +59,19 @@ def as_nobody() -> Iterator[None]:
 
 def hidden(desk: Desk) -> list[str]:
     """What is in the folder and is no backup, the lock and the notes aside."""
-    return sorted(path.name for path in desk.archive.folder.glob(".*") if path.name != ".lock" and ".last-" not in path.name)
+    return sorted(
+        path.name for path in desk.archive.folder.glob(".*") if path.name != ".bridge-lock" and ".last-" not in path.name
+    )
 
 
 def started(desk: Desk) -> subprocess.Popen[str]:
     """A backup of Grafana's database that has begun and waits."""
     command = [sys.executable, "-m", "app", "backup", "grafana", "--config", str(desk.config)]
+    # Whoever runs the tests under nohup has SIGHUP ignored, and a child inherits that.
+    heard = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while ".part-grafana" not in hidden(desk):
+    signal.signal(signal.SIGHUP, heard)
+    while ".bridge-part-grafana" not in hidden(desk):
         time.sleep(0.02)
     return process
 
@@ -95,17 +100,23 @@ def test_a_backup_that_is_killed_is_never_seen_and_the_next_one_clears_up(desk: 
         process.communicate()
     assert (desk.archive.backups(), hidden(desk), desk.run("backup", "list").out) == (
         [],
-        [".part-grafana"],
+        [".bridge-part-grafana"],
         f"no backups in {desk.archive.folder}\n",
     )
     desk.saved("grafana")
     assert (len(desk.archive.backups()), hidden(desk)) == (1, [])
 
 
-def test_a_backup_that_is_told_to_stop_leaves_nothing(desk: Desk, saved_database: Path) -> None:
+@pytest.mark.parametrize(
+    "numbers", [(signal.SIGTERM,), (signal.SIGHUP,), (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)], ids=str
+)
+def test_a_backup_that_is_told_to_stop_leaves_nothing(
+    desk: Desk, saved_database: Path, numbers: tuple[signal.Signals, ...]
+) -> None:
     with busy(saved_database):
         process = started(desk)
-        process.send_signal(signal.SIGTERM)
+        for number in numbers:
+            process.send_signal(number)
         # SQLite waits in C; the signal is seen when that wait is over.
         time.sleep(0.1)
     process.communicate()
@@ -143,7 +154,7 @@ def test_keep_removes_old_ones_only_when_the_new_one_is_there(desk: Desk, saved_
 
 def test_the_new_one_stays_though_one_of_a_clock_that_was_wrong_looks_newer(desk: Desk) -> None:
     wrong = desk.saved("config")
-    later = wrong.manifest().model_copy(update={"taken_at": "20991231T000000.000Z"}).encoded()
+    later = wrong.manifest().model_copy(update={"taken_at": "20991231T000000.000Z"}).to_bytes()
     (wrong.path / MANIFEST).write_bytes(later)
     wrong.path.rename(desk.archive.folder / f"config-20991231T000000.000Z-{digest_of(later)}")
     done = desk.run("backup", "config", "--keep", "1")
@@ -172,7 +183,7 @@ def test_wrong_rights_are_one_line_and_leave_nothing(desk: Desk, saved_database:
     with as_nobody():
         not_writable = desk.run("backup", "config")
     desk.archive.folder.chmod(0o777)
-    (desk.archive.folder / ".lock").unlink()
+    (desk.archive.folder / ".bridge-lock").unlink()
     with as_nobody():
         not_readable = desk.run("backup", "grafana")
     assert (not_writable.code, not_writable.err.count("\n"), "Permission denied" in not_writable.err) == (1, 1, True)

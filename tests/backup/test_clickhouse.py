@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from app.backup.clickhouse import ClickHouseKind
-from app.demo.schema import DATABASE
 from app.errors import BackupError
+from demo.schema import DATABASE
 from tests.backup.desk import Desk, flip
 from tests.backup.history import BATCH, rows, trades_from
 from tests.servers.clickhouse import ClickHouseServer
@@ -210,7 +210,7 @@ def test_a_backup_that_does_not_restore_is_kept_nowhere(
 
     assert history.backups is not None
     there = sorted(history.backups.iterdir())
-    monkeypatch.setattr(ClickHouseKind, "look", wrong_rows)
+    monkeypatch.setattr(ClickHouseKind, "contents_of", wrong_rows)
     done = desk.run("backup", "clickhouse")
     assert (done.code, done.err, desk.archive.backups()) == (1, "bridge: clickhouse: it does not restore\n", [])
     assert sorted(history.backups.iterdir()) == there

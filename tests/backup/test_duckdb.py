@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from app.sources.duckdb_snapshots import covers_to_ms
+from app.sources.duckdb.snapshots import covers_to_ms
 from tests.backup.desk import Desk, flip
 from tests.servers.snapshots import SnapshotPublisher
 

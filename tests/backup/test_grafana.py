@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.backup.manifest import entry_of
+from app.backup.manifest import hash_file
 from tests.backup.desk import Desk, flip
 from tests.servers import grafana_database as grafana
 from tests.servers.grafana_database import GrafanaWriter
@@ -28,7 +28,7 @@ def test_a_backup_under_writes_is_one_instant_and_comes_back_as_it_was_saved(des
     assert before <= tables["dashboard"] <= after
     database.write_bytes(b"not a database any more")
     done = desk.run("restore", "grafana", "latest", "--force")
-    assert (done.code, entry_of(database)) == (0, saved)
+    assert (done.code, hash_file(database)) == (0, saved)
     assert grafana.counts(database) == (tables["dashboard"], tables["dashboard"])
 
 

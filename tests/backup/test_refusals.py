@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.backup import KINDS, Backup, KindName
-from app.backup.manifest import MANIFEST, Entry, digest_of
+from app.backup.manifest import MANIFEST, SavedFile, digest_of
 from tests.backup.desk import Desk, flip
 from tests.backup.history import rows
 from tests.servers.clickhouse import ClickHouseServer
@@ -38,7 +38,7 @@ def link_elsewhere(file: Path) -> None:
 def foreign(backup: Backup, files: Path) -> None:
     """The manifest of another backup of the same kind."""
     other = backup.manifest().model_copy(update={"tool": "another"})
-    (backup.path / MANIFEST).write_bytes(other.encoded())
+    (backup.path / MANIFEST).write_bytes(other.to_bytes())
 
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
@@ -77,7 +77,7 @@ def test_every_damage_is_found_and_nothing_is_touched(everything: Desk, history:
 def forged(desk: Desk, backup: Backup, **changed: object) -> Path:
     """A backup whose manifest says something else, under the name that goes with it."""
     manifest = backup.manifest().model_copy(update=changed)
-    encoded = manifest.encoded()
+    encoded = manifest.to_bytes()
     path = desk.archive.folder / f"{backup.kind}-{manifest.taken_at}-{digest_of(encoded)}"
     shutil.copytree(backup.path, path)
     (path / MANIFEST).write_bytes(encoded)
@@ -87,7 +87,7 @@ def forged(desk: Desk, backup: Backup, **changed: object) -> Path:
 @pytest.mark.parametrize("path", ["../../evil", "/etc/evil", "a/../../evil", "C:/evil", "..\\evil", "a//b", "./a", "", "a\x00b"])
 def test_a_path_out_of_the_backup_is_refused(desk: Desk, path: str) -> None:
     backup = desk.saved("config")
-    entry = Entry(size_bytes=1, sha256="0" * 64)
+    entry = SavedFile(size_bytes=1, sha256="0" * 64)
     evil = forged(desk, backup, files={**backup.manifest().files, path: entry})
     before = desk.state()
     done = desk.run("restore", "config", evil.name, "--to", str(desk.folder / "new"), "--force")

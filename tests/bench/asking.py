@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app.demo.stores import free_port
+from demo.stores import free_port
 from tests.bench.hits import pinned
 from tests.bench.points import CATALOGUE, MINUTE_MS, POINTS, WINDOWS, PointStores
 

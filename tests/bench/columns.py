@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import orjson
 
-from app.contracts.rendering import pairs
 from app.model import Times, Values, frame_of_runs
+from app.responses.series import json_pairs
 from tests.bench.report import Line
 
 _POINTS = 1000
@@ -38,7 +38,7 @@ def columns(rounds: int) -> list[Line]:
 
     ways: Mapping[str, Callable[[], object]] = {
         "lists": lambda: [orjson.dumps(one) for one in ready],
-        "pairs": lambda: list(pairs(frame)),
+        "pairs": lambda: list(json_pairs(frame)),
         "frames": frames,
     }
     took: dict[str, list[float]] = {name: [] for name in ways}

@@ -21,7 +21,7 @@ import httpx
 import numpy as np
 
 from app.config import Settings
-from app.demo.stores import free_port
+from demo.stores import free_port
 from tests.bench.replay import replaying
 from tests.bench.report import Line
 from tests.servers.faulty import FaultProxy

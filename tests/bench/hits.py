@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app.demo.stores import free_port
+from demo.stores import free_port
 from tests.bench.report import Line
 from tests.servers.fleet import Fleet
 from tests.servers.haproxy import HAProxyServer

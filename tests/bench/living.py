@@ -13,8 +13,8 @@ import httpx
 import numpy as np
 
 from app.model import Frame, Statement, TimeRange, frame_of_runs
-from app.policies import Common, Places, Policy, guard
-from app.sources.prometheus import PrometheusRead
+from app.policies import Policy, PolicyDeps, PrioritySemaphore, guard
+from app.sources.prometheus.source import PrometheusRead
 from app.telemetry import Telemetry
 from tests.bench.fan_out import bridge_process
 from tests.bench.report import Line
@@ -59,7 +59,7 @@ async def _started(stores: Stores, folder: Path, rounds: int) -> list[Line]:
 
 
 def _without_extras() -> Line:
-    code = "import sys, app.commands; print(*[name for name in ('chdb', 'fakeredis', 'pyarrow') if name in sys.modules])"
+    code = "import sys, app.cli.serve; print(*[name for name in ('chdb', 'fakeredis', 'pyarrow') if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     return Line("extras that `bridge serve` imports", ", ".join(found) or "none", "", "", "none", not found)
 
@@ -74,7 +74,7 @@ async def _refreshed() -> Line:
         asked += len(found)
         return found
 
-    common = Common(Telemetry(), lambda: now_ms, asyncio.sleep, Places(20))
+    common = PolicyDeps(Telemetry(), lambda: now_ms, asyncio.sleep, PrioritySemaphore(20))
     guarded = guard("prometheus", source, Policy(), common)
     read = PrometheusRead(source="prometheus", query="x")
     for _ in range(360):

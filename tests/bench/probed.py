@@ -17,10 +17,11 @@ import orjson
 from fastapi import FastAPI
 from starlette.responses import Response
 
-from app import commands
 from app.__main__ import main
+from app.cli import serve
+from app.clock import wall_ms
 from app.config import Settings
-from app.main import create_app, now_ms
+from app.main import Service, build_service
 from app.model import Clock
 
 TICK_S = 0.002
@@ -53,9 +54,10 @@ class Probe:
         return Response(orjson.dumps(seen), media_type="application/json")
 
 
-def probed(settings: Settings, clock: Clock = now_ms) -> FastAPI:
-    """The application with the probe in it."""
-    app, probe = create_app(settings, clock), Probe()
+def probed(settings: Settings, clock: Clock = wall_ms) -> Service:
+    """The service with the probe in it."""
+    service, probe = build_service(settings, clock), Probe()
+    app = service.app
     own = app.router.lifespan_context
 
     @asynccontextmanager
@@ -68,9 +70,9 @@ def probed(settings: Settings, clock: Clock = now_ms) -> FastAPI:
 
     app.router.lifespan_context = lifespan
     app.add_api_route("/bench/lag", probe.take)
-    return app
+    return service
 
 
 if __name__ == "__main__":
-    commands.create_app = probed  # type: ignore[attr-defined]  # what `serve` makes its application with
+    serve.build_service = probed  # type: ignore[attr-defined]  # what `serve` builds its service with
     sys.exit(main())

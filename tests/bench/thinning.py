@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from tsdownsample import MinMaxDownsampler
 
-from app.downsample import thin
 from app.model import Frame, Times, Values, frame_of_runs
+from app.series import thin
 from tests.bench.report import Line
 
 _POINTS = 1_000_000
@@ -71,8 +71,10 @@ def _extremes(times: Times, values: Values) -> Line:
         stretch = values[start : start + _STRETCH]
         wanted |= {(int(times[start + place]), float(stretch[place])) for place in (stretch.argmin(), stretch.argmax())}
     share = len(wanted & kept) / len(wanted)
+    # One more than the extremes: a series keeps its newest point, whatever it is.
     name = "extremes of the stretches that are kept, points in all"
-    return Line(name, f"{share:.1%}, {len(kept)}", f"{len(wanted)} extremes", "", "100 %", share == 1.0 and len(kept) <= _KEPT)
+    right = share == 1.0 and len(kept) <= _KEPT + 1
+    return Line(name, f"{share:.1%}, {len(kept)}", f"{len(wanted)} extremes", "", "100 %", right)
 
 
 def _flicker(times: Times, values: Values) -> Line:

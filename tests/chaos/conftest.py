@@ -25,6 +25,13 @@ def stores(world_folder: Path) -> Iterator[Stores]:
 
 
 @pytest.fixture
+def believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripted sources say the same whatever they are asked, and are believed."""
+    for policy in ("checked", "cache.incremental"):
+        monkeypatch.setattr(f"app.policies.{policy}.misfit", lambda *_: None)
+
+
+@pytest.fixture
 def snapshots(stores: Stores, tmp_path: Path) -> Path:
     """DuckDB snapshots of the test's own."""
     return Path(shutil.copytree(stores.snapshots, tmp_path / "snapshots"))

@@ -28,7 +28,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tests.servers.redis import RedisServer, free_port
+from demo.stores import free_port
+from tests.servers.redis import RedisServer
 
 REPOSITORY = Path(__file__).parents[2]
 #: requests at the same time that the bridge is told to let in

@@ -1,4 +1,4 @@
-"""The fault matrix (operations.md 5.3) as data: a bridge over real stores, a fault in front of one, and what must come of it.
+"""The fault matrix as data: a bridge over real stores, a fault in front of one, and what must come of it.
 
 Every cell goes the same way (`play`): a good answer; the fault; the same question again (an older answer is at hand), one never
 asked before (none is), an alert rule's, and one for a healthy source, all at once; marks, times and metrics; the fault undone; a
@@ -33,14 +33,13 @@ from typing import Any, Literal
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from app.config import Settings, SourceSettings
-from app.demo.stores import child, free_port
-from app.main import create_app
+from app.main import Service, build_service
 from app.model import Clock
 from app.policies import Policy
 from app.sync import SyncSettings
+from demo.stores import child, free_port
 from tests.servers.faulty import Fault, FaultProxy
 from tests.servers.world import Stores
 
@@ -152,7 +151,7 @@ class Bed:
     """One bridge over the stores, each network store behind a proxy of its own."""
 
     stores: Stores
-    app: FastAPI
+    service: Service
     client: httpx.AsyncClient
     proxies: Mapping[str, ScriptedProxy]
     snapshots: Path
@@ -189,11 +188,11 @@ class Bed:
 
     def metric(self, name: str, **labels: str) -> float:
         """One sample of the bridge's own metrics; 0 where there is none yet."""
-        return self.app.state.operations.telemetry.registry.get_sample_value(name, labels) or 0.0
+        return self.service.operations.telemetry.registry.get_sample_value(name, labels) or 0.0
 
     def errors(self, source: str) -> dict[str, float]:
         """bridge_source_errors_total of one source by kind."""
-        registry = self.app.state.operations.telemetry.registry
+        registry = self.service.operations.telemetry.registry
         return {
             sample.labels["kind"]: sample.value
             for family in registry.collect()
@@ -244,12 +243,12 @@ async def bed(
         }
         ports = {name: proxy.port for name, proxy in proxies.items()}
         settings = settings_of(stores, ports, policy, {"duckdb": {"snapshots": snapshots or stores.snapshots}, **(connect or {})})
-        app = create_app(settings.model_copy(update={"sync": sync or settings.sync}), running_clock(stores))
+        service = build_service(settings.model_copy(update={"sync": sync or settings.sync}), running_clock(stores))
         async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://bridge", timeout=30) as client,
+            service.app.router.lifespan_context(service.app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://bridge", timeout=30) as client,
         ):
-            yield Bed(stores, app, client, proxies, snapshots or stores.snapshots)
+            yield Bed(stores, service, client, proxies, snapshots or stores.snapshots)
         await until(lambda: not any(proxy.connections for proxy in proxies.values()), 1.0, "a connection is left at the proxies")
     await until(lambda: not asyncio.all_tasks() - tasks, 1.0, "a task is left of the bridge")
     await until(lambda: thread_names() <= threads, 1.0, "a thread is left of the bridge")
@@ -406,7 +405,7 @@ async def ten_seconds_off(stores: Stores, store: Store, monkeypatch: pytest.Monk
     source, text = ASKED[store].source, re.compile(r"its clock is (9|10)\.\ds ahead of the bridge's")
     async with bed(stores) as made:
         assert (await made.health(source))["warning"] is None
-        monkeypatch.setattr("app.sources.base.wall_ms", lambda: time.time_ns() // 1_000_000 - 10_000)
+        monkeypatch.setattr("app.clock.wall_ms", lambda: time.time_ns() // 1_000_000 - 10_000)
         health = await made.health(source)
         assert 9 < health["clock_skew_s"] < 11, health
         assert text.fullmatch(health["warning"])

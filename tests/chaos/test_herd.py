@@ -13,9 +13,13 @@ import pytest
 
 from app.catalog import load
 from app.config import Settings, settings_from
-from app.main import application, assemble
+from app.main import build_operations, compose_service
 from app.model import Frame, Statement
-from tests.contract.app_under_test import CPU, HISTORY, KINDS, LIVE, NOW, PNL, TEXT, UNHURRIED, Bench, Scripted, settings
+from tests.contracts.app_under_test import CPU, HISTORY, KINDS, LIVE, NOW, PNL, TEXT, UNHURRIED, Bench, Scripted, settings
+from tests.server.raw import RawClient
+from tests.servers.listening import listening
+
+pytestmark = pytest.mark.usefixtures("believed")
 
 USERS = 50
 REFRESH_MS = 5_000
@@ -59,9 +63,9 @@ def _fresh_for(fresh_s: float) -> Settings:
 async def herd() -> AsyncIterator[Herd]:
     clock, sources = Clock(), {name: Scripted(name) for name in KINDS}
     chosen = _fresh_for(10)
-    app = application(chosen, assemble(chosen, load({"catalogue.yaml": TEXT}, KINDS), sources, clock))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://bridge") as client:
-        made = Herd(app, sources, client, clock)
+    service = compose_service(chosen, build_operations(chosen, load({"catalogue.yaml": TEXT}, KINDS), sources, clock))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://bridge") as client:
+        made = Herd(service, sources, client, clock)
         made.say(rts=LIVE, duckdb=HISTORY, clickhouse=PNL, prometheus=CPU)
         yield made
 
@@ -125,17 +129,21 @@ def dashboard() -> list[Mapping[str, Any]]:
     return [{"target": metric, "payload": payload} for metric, payloads in panels.items() for payload in payloads]
 
 
-async def _refresh(herd: Herd, panels: Sequence[Mapping[str, Any]], seen: Counter[int]) -> None:
-    replies = await asyncio.gather(*(herd.panel(asked(herd.clock.now_ms, panel)) for panel in panels))
-    seen.update(reply.status_code for reply in replies)
+async def _refresh(herd: Herd, panels: Sequence[Mapping[str, Any]], clients: Sequence[RawClient]) -> Counter[int]:
+    contents = [asked(herd.clock.now_ms, panel) for panel in panels]
+    replies = await asyncio.gather(*(client.post("/json/query", one) for client, one in zip(clients, contents, strict=True)))
+    return Counter(reply.status for reply in replies)
 
 
 async def test_fifty_users_on_one_dashboard_for_a_minute_cost_the_stores_two_percent_of_their_requests(herd: Herd) -> None:
     panels, seen = dashboard(), Counter[int]()
-    for _ in range(60_000 // REFRESH_MS):
-        for _ in range(USERS):
+    async with listening(herd.service.app, http=herd.service.http_protocol, lifespan="off") as port:
+        clients = [RawClient(port) for _ in panels]
+        for _ in range(USERS * 60_000 // REFRESH_MS):
             herd.clock.now_ms += REFRESH_MS // USERS
-            await _refresh(herd, panels, seen)
+            seen += await _refresh(herd, panels, clients)
+        for client in clients:
+            await client.close()
     requests = USERS * len(panels) * 60_000 // REFRESH_MS
     assert seen == {200: requests}
     assert requests == 12_000

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from app.sources.duckdb_snapshots import POINTER
+from app.sources.duckdb.snapshots import POINTER
 from tests.chaos.matrix import (
     STALE,
     STALE_AFTER_PATIENCE,
@@ -122,12 +122,14 @@ CELLS = (
 async def test_a_duckdb_fault_gives_the_last_answer_marked_or_says_what_failed_and_heals(
     stores: Stores, snapshots: Path, cell: Cell
 ) -> None:
-    async with bed(stores, {"duckdb": {"snapshots": snapshots, "memory_limit": "32MB"}}, snapshots=snapshots) as made:
+    async with bed(
+        stores, {"duckdb": {"snapshots": snapshots, "memory_limit": "32MB", "computed": True}}, snapshots=snapshots
+    ) as made:
         await play(made, "duckdb", cell)
 
 
 async def test_duckdb_black_hole_the_threads_are_free_again_when_the_askers_have_left(stores: Stores, snapshots: Path) -> None:
-    connect = {"duckdb": {"snapshots": snapshots, "pool_size": 2}}
+    connect = {"duckdb": {"snapshots": snapshots, "pool_size": 2, "computed": True}}
     async with bed(stores, connect, snapshots=snapshots) as made:
         await fresh_answer(made, "duckdb")
         async with published(SLOW)(made):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from pydantic import HttpUrl
 
-from app.demo.stores import free_port, prometheus_store
-from app.demo.world import HOUR_MS
+from demo.stores import free_port, prometheus_store
+from demo.world import HOUR_MS
 from tests.chaos.matrix import (
     AT_ONCE_S,
     ATTEMPT_S,

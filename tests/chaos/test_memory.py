@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 
 from app.errors import SourceError, SourceOverloaded, SourceRejected, SourceTimeout
-from app.model import Frame, Statement, TimeRange
+from app.model import Frame, Provenance, Statement, TimeRange
 from app.policies import Policy
 from app.policies.breaker import Breaker
-from app.policies.cache import Cached
-from app.policies.store import Answers
+from app.policies.cache.answers import AnswerCache
+from app.policies.cache.cached import Cached
 from app.telemetry import Telemetry
-from tests.unit.policies.scripted import Clock, statement
+from tests.policies.scripted import Clock, statement
 
 MIB = 1 << 20
 LIMIT = 16 * MIB
@@ -76,7 +76,8 @@ def answered(number: int, points: int, series: int = 1) -> Frame:
     labels = tuple((("account", f"A{number:09}{place:03}"), ("broker", BROKERS[place % 3])) for place in range(series))
     rows = points * series
     time = np.arange(rows, dtype=np.int64) + number
-    return Frame(time, time.astype(np.float64), labels, tuple(range(0, rows + 1, points)), asked_ms=number, fresh_to_ms=number)
+    known = Provenance(asked_ms=number, fresh_until_ms=number)
+    return Frame(time, time.astype(np.float64), labels, tuple(range(0, rows + 1, points)), provenance=known)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def answered(number: int, points: int, series: int = 1) -> Frame:
 )
 def test_what_kept_answers_really_take_is_near_what_they_say(points: int, series: int, shapes: int) -> None:
     with traced() as growth:
-        answers, number, most = Answers(LIMIT // 4, 10**9), 0, 0
+        answers, number, most = AnswerCache(LIMIT // 4, 10**9), 0, 0
         while not answers.evicted or number % 500:
             answers.put(asked(number, shapes), answered(number, points, series), number)
             number += 1
@@ -99,10 +100,11 @@ def test_what_kept_answers_really_take_is_near_what_they_say(points: int, series
 def test_two_hundred_thousand_questions_never_take_more_than_the_limit() -> None:
     span, template, most = TimeRange(0, 3_600_000, 60_000), answered(0, 60), 0
     begun = resident()
-    answers = Answers(LIMIT, 10**9)
+    answers = AnswerCache(LIMIT, 10**9)
     for number in range(200_000):  # about twenty times what there is room for
         # The arrays are each answer's own: what is kept is really there.
-        frame = Frame(template.time.copy(), template.value.copy(), template.series, (0, 60), asked_ms=number)
+        known = Provenance(asked_ms=number)
+        frame = Frame(template.time.copy(), template.value.copy(), template.series, (0, 60), provenance=known)
         answers.put(Statement("rts", "equity", str(number), (), span), frame, number)
         most = max(most, answers.size_bytes)
     assert LIMIT * 0.9 < most <= LIMIT
@@ -113,7 +115,7 @@ def test_two_hundred_thousand_questions_never_take_more_than_the_limit() -> None
 
 
 def test_fewer_answers_than_the_bytes_allow_are_kept_where_their_number_is_limited() -> None:
-    answers = Answers(LIMIT, 100)
+    answers = AnswerCache(LIMIT, 100)
     for number in range(10_000):
         answers.put(asked(number), answered(number, 1), number)
         assert len(answers) <= 100

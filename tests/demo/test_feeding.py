@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from app.demo.schema import DATABASE, clickhouse_statements
+from demo.schema import DATABASE, clickhouse_statements
+from demo.stores import free_port
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.clickhouse_users import clickhouse_as
-from tests.servers.redis import free_port
 from tests.servers.redis_provisioned import ProvisionedRedis
 
 _START_S = 30.0
@@ -35,7 +35,7 @@ def feeding(folder: Path) -> Iterator[str]:
     command: list[str | Path] = [
         sys.executable,
         "-m",
-        "app.demo.feeding",
+        "demo.feeding",
         "--config",
         folder / "bridge.json",
         "--folder",

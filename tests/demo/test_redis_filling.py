@@ -1,4 +1,4 @@
-"""The demo's Redis may be killed, as the README invites to: the feed goes on, and fills it again when it is back."""
+"""The demo's Redis may be killed, as docs/when-down.md invites to: the feed goes on, and fills it again when it is back."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.demo.accounts import AccountStates, opening, states
-from app.demo.redis_filling import RefilledRedis, fill_redis
-from app.demo.redis_writer import STREAM_LENGTH, RedisWriter
-from app.demo.world import HOUR_MS, World
+from demo.accounts import AccountStates, opening, states
+from demo.redis_filling import RefilledRedis, fill_redis
+from demo.redis_writer import STREAM_LENGTH, RedisWriter
+from demo.world import HOUR_MS, World
 from tests.servers.redis import RedisServer
 
 _START_MS = 1_795_000_000_000
@@ -60,3 +60,19 @@ def test_a_redis_that_came_back_empty_between_two_seconds_is_filled_too(tmp_path
             writer.write(world, at(world, _UNTIL_MS + second * 1000), _UNTIL_MS, _UNTIL_MS + second * 1000)
         assert len(kept(server.client)[0]) > len(before[0]) / 2
         assert kept(server.client)[3] == before[3] == ["sync"]
+
+
+def test_another_redis_that_listens_at_that_port_now_is_not_emptied(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    world = World(7, 2, _START_MS)
+    world.extend(_UNTIL_MS + HOUR_MS)
+    with RedisServer(tmp_path) as server:
+        writer = RefilledRedis(server.client, STREAM_LENGTH)
+        fill_redis(world, writer, _UNTIL_MS)
+        server.kill()
+        writer.write(world, at(world, _UNTIL_MS + 1000), _UNTIL_MS, _UNTIL_MS + 1000)
+        server.start()
+        server.client.flushdb()
+        server.client.set("orders:of somebody", "mine")
+        for second in (2, 3):
+            writer.write(world, at(world, _UNTIL_MS + second * 1000), _UNTIL_MS, _UNTIL_MS + second * 1000)
+        assert server.client.keys() == ["orders:of somebody"]

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from app.demo.feed import LiveFeed
+from demo.feed import LiveFeed
 from tests.servers.world import Stores, running_stores
 
 

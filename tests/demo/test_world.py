@@ -8,10 +8,10 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from app.demo.accounts import closing, opening, realised, states, ticks
-from app.demo.gauges import exposition, families, openmetrics
-from app.demo.rows import snapshot_columns, trade_columns
-from app.demo.world import HOUR_MS, TICK_MS, World
+from demo.accounts import closing, opening, realised_profit, states, ticks
+from demo.gauges import exposition, families, openmetrics
+from demo.rows import snapshot_columns, trade_columns
+from demo.world import HOUR_MS, TICK_MS, World
 
 START = 1_763_899_200_000
 END = START + 3 * HOUR_MS
@@ -54,7 +54,7 @@ def test_balances_are_deposits_and_what_trades_have_realised() -> None:
     made = world()
     found = states(made, np.array([END]), opening(made))
     trades = made.trades.where((made.trades.closed_ms > 0) & (made.trades.closed_ms <= END))
-    earned = np.bincount(trades.account, realised(made, trades), made.accounts)
+    earned = np.bincount(trades.account, realised_profit(made, trades), made.accounts)
     np.testing.assert_allclose(found.balance[0], made.deposits + earned, atol=1e-6)
 
 
@@ -98,7 +98,7 @@ def test_rows_have_columns_of_one_length() -> None:
 def test_the_exporter_and_the_backfill_agree() -> None:
     made = world()
     page = exposition(list(families(made)), END)
-    history = "".join(openmetrics(made, np.array([END])))
+    history = "".join(openmetrics(families(made), np.array([END])))
     lines = [line for line in page.splitlines() if not line.startswith("#")]
     assert len(lines) > 100
     for line in lines[:: len(lines) // 20]:

@@ -27,18 +27,22 @@ RETCODES_FINE = {0, 10008, 10009, 10010, 10025}
 
 @dataclass(frozen=True)
 class Window:
-    """The asked buckets: whole steps from `from_ms`; the last one contains `now_ms`."""
+    """The asked buckets: whole steps from `from_ms`; the last one contains `now_ms`. Of the bucket that contains `until_ms` only
+    what lies before that counts."""
 
     from_ms: int
     now_ms: int
     step_ms: int
+    until_ms: int | None = None
 
     def bucket(self, at_ms: float) -> int:
-        return int(at_ms) // self.step_ms * self.step_ms
+        found = int(at_ms) // self.step_ms * self.step_ms
+        cut = self.until_ms is not None and at_ms >= self.until_ms and found == self.until_ms // self.step_ms * self.step_ms
+        return -1 if cut else found
 
     @property
     def open_ms(self) -> int:
-        return self.bucket(self.now_ms)
+        return int(self.now_ms) // self.step_ms * self.step_ms
 
     @property
     def buckets(self) -> range:
@@ -52,7 +56,7 @@ class Stores:
         self._clickhouse = clickhouse
         self._snapshot = snapshot
         self._prometheus = httpx.Client(base_url=prometheus_url, trust_env=False)
-        self.redis: Any = redis.Redis(port=redis_port, decode_responses=True)
+        self.redis: Any = redis.Redis(host="127.0.0.1", port=redis_port, decode_responses=True)
 
     def close(self) -> None:
         self._prometheus.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.__main__ import arguments_of, chaos
+from tests.chaos.lab.__main__ import arguments_of, chaos
 
 #: What a machine that is busy with other things can break; `make chaos` reports them.
 OF_THE_MACHINE = {"a neighbour of a store that is down", "marked answers while nothing is down"}

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from app.main import create_app
-from tests.contract.app_under_test import without_ages
+from app.main import build_service
+from tests.contracts.app_under_test import without_ages
 from tests.e2e.conftest import client_of
 from tests.servers.world import Stores
 
@@ -34,8 +34,8 @@ async def test_a_panel_that_slides_along_gets_the_answers_of_one_that_asks_for_e
         return now_ms
 
     async with (
-        client_of(create_app(stores.settings(), clock)) as pieced,
-        client_of(create_app(stores.settings(settled_s=0), clock)) as whole,
+        client_of(build_service(stores.settings(), clock).app) as pieced,
+        client_of(build_service(stores.settings(settled_s=0), clock).app) as whole,
     ):
         differing = []
         for place in range(REFRESHES):

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,17 +19,12 @@ from typing import Any
 import httpx
 import pytest
 
+from demo.stores import free_port
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCES = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line.strip() for fence in FENCES for line in fence.splitlines() if line.strip()]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -67,7 +63,10 @@ def test_on_a_machine_without_servers_the_demo_uses_embedded_stores_and_marks_wh
     assert "Prometheus not configured" in printed
     assert (whole["meta"]["partial"], {row["account"] for row in whole["rows"]}) == (False, {f"ACC{1001 + n}" for n in range(6)})
     texts = [notice["text"] for notice in marked["notices"]]
-    assert (marked["status"], texts) == ("partial", ["prometheus: not configured; answered by the fallback ris"])
+    assert (marked["status"], texts) == (
+        "partial",
+        ["prometheus: is switched off in the configuration (enabled: false); answered by the fallback ris"],
+    )
 
 
 def test_the_demo_says_which_stores_are_real_and_what_to_try_next(demo: tuple[int, str]) -> None:
@@ -88,10 +87,41 @@ def test_each_curl_of_the_readme_gets_an_answer(demo: tuple[int, str], command: 
     assert (reply.status_code, len(reply.text) > 100) == (200, True), reply.text
 
 
-def test_what_the_demo_prints_to_try_is_what_the_readme_says(demo: tuple[int, str]) -> None:
-    port, printed = demo
-    tried = [line.strip().replace(f":{port}", ":8080") for line in printed.splitlines() if line.startswith("  curl")]
-    assert tried == CURLS
+def tried(demo: tuple[int, str]) -> list[str]:
+    """What the demo prints to try."""
+    return [line.strip() for line in demo[1].splitlines() if re.match(r"  (curl|\S*bridge|\S*python) ", line)]
+
+
+def test_what_the_demo_prints_to_try_is_what_the_readme_says_with_the_demos_own_port(demo: tuple[int, str]) -> None:
+    port, _ = demo
+    lines = tried(demo)
+    assert [line.replace(f":{port}", ":8080") for line in lines[:-1]] == CURLS
+    [query] = [command for command in COMMANDS if command.startswith(".venv/bin/bridge query")]
+    assert lines[-1].partition(" query ")[2] == f"{query.partition(' query ')[2]} --url http://127.0.0.1:{port}"
+
+
+def test_each_line_that_the_demo_prints_to_try_gets_an_answer_as_it_stands(demo: tuple[int, str]) -> None:
+    for line in tried(demo):
+        words = shlex.split(line)
+        if words[0] == "curl":
+            assert httpx.get(words[1], trust_env=False, timeout=20).status_code == 200, line
+        else:
+            done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+            assert (done.returncode, done.stderr, "ACC1001" in done.stdout) == (0, "", True), line
+
+
+def test_the_bridge_that_is_asked_is_the_one_of_url_else_of_the_environment(demo: tuple[int, str]) -> None:
+    def ask(*words: str, named: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "app", "query", "equity", "--format", "csv", *words]
+        environment = os.environ | {"BRIDGE_URL": named}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, env=environment)
+        return done.returncode, done.stderr
+
+    answers, silent = f"http://127.0.0.1:{demo[0]}/", "http://127.0.0.1:1"
+    assert ask(named=answers) == (0, "")
+    assert ask("--url", answers, named=silent) == (0, "")
+    assert ask("--url", silent, named=answers)[1].startswith(f"bridge: {silent}: no bridge answers here (--url): ")
+    assert ask(named=silent)[1].startswith(f"bridge: {silent}: no bridge answers here (BRIDGE_URL): ")
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith(".venv/bin/bridge ")])
@@ -129,6 +159,16 @@ def test_the_feed_goes_on_and_is_seen_within_two_seconds(demo: tuple[int, str]) 
     assert any(changes(step_s) for step_s in (10, 20, 30))
 
 
+def test_the_history_before_the_start_is_as_fine_as_the_live_part(demo: tuple[int, str]) -> None:
+    """Sampled once a minute, a heartbeat every 10 s looked up to 70 s old; one that crashed may really have been."""
+    asked = {"metric": "heartbeat_age", "from": "now-2h", "step": "10s", "by": "instance"}
+    answer = httpx.get(f"http://127.0.0.1:{demo[0]}/v1/rows", params=asked, trust_env=False, timeout=20).json()
+    oldest: dict[str, float] = {}
+    for row in answer["rows"]:
+        oldest[row["instance"]] = max(row["value"] or 0.0, oldest.get(row["instance"], 0.0))
+    assert (len(oldest), min(oldest.values()) < 30) == (3, True), oldest
+
+
 @pytest.mark.parametrize(("columns", "course"), [("120", 20), ("80", 6), ("40", 0)])
 def test_a_query_table_shows_each_series_with_every_figure_whole(demo: tuple[int, str], columns: str, course: int) -> None:
     """The course is what gives way in a narrow terminal, or a pipe."""
@@ -153,4 +193,53 @@ def test_a_port_that_is_taken_is_refused_before_any_store_is_touched(demo: tuple
 def test_a_query_to_nobody_says_what_to_do() -> None:
     command = [sys.executable, "-m", "app", "query", "equity", "--url", "http://127.0.0.1:1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert (done.returncode, "start one or name it with --url" in done.stderr, done.stderr.count("\n")) == (1, True, 1)
+    assert (done.returncode, "start one or name it with --url or BRIDGE_URL" in done.stderr, done.stderr.count("\n")) == (
+        1,
+        True,
+        1,
+    )
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8490", "localhost", "/v1", "ftp://127.0.0.1", "http://[::1", "http://127.0.0.1:port"])
+def test_what_is_no_address_is_named_with_who_gave_it(url: str) -> None:
+    command = [sys.executable, "-m", "app", "query", "equity"]
+    environment = os.environ | {"BRIDGE_URL": url}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, env=environment)
+    allowed = "allowed: http://HOST:PORT or https://HOST:PORT"
+    assert (done.returncode, done.stderr) == (1, f"bridge: BRIDGE_URL: {url} is no address of a bridge; {allowed}\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>", "what answers here (--url) is no bridge"),
+        ("200 OK\r\nContent-Length: 2\r\n\r\n[]", "what answers here (--url) is no bridge"),
+        ("301 Moved\r\nLocation: https://elsewhere/\r\nContent-Length: 0\r\n\r\n", "/v1/rows: status 301"),
+        ("404 Not Found\r\nContent-Length: 0\r\n\r\n", "/v1/rows: status 404"),
+    ],
+)
+def test_another_program_at_that_address_is_no_bridge_and_no_traceback(answer: str, said: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with listening.accept()[0] as one:
+                one.recv(65536)
+                one.sendall(f"HTTP/1.1 {answer}".encode())
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        command = [sys.executable, "-m", "app", "query", "equity", "--url", url]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        thread.join(5)
+    assert (done.returncode, done.stderr.count("\n"), said in done.stderr) == (1, 1, True), done.stderr
+
+
+def test_who_stops_reading_gets_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "key", "me"], stdout=writing, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -15,10 +15,10 @@ import httpx
 import pytest
 
 from app.config import Settings, settings_from
-from app.demo.redis_filling import fill_redis
-from app.demo.redis_writer import RedisWriter
-from app.main import create_app
+from app.main import build_service
 from app.sync import verify
+from demo.redis_filling import fill_redis
+from demo.redis_writer import RedisWriter
 from tests.e2e.conftest import client_of
 from tests.servers.faulty import FaultProxy
 from tests.servers.receiver import Receiver, receiver
@@ -41,6 +41,17 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+def whole_again(own: Stores) -> Iterator[None]:
+    """A test that fails half way leaves no store down for the next one."""
+    yield
+    if not own.clickhouse.port:
+        own.clickhouse.start()
+    if not own.redis.running:
+        own.redis.start()
+        refill(own)
+
+
 @dataclass
 class Panel:
     """One bridge, asked as a panel asks."""
@@ -52,6 +63,13 @@ class Panel:
         window = {"metric": metric, "from": "now-20m", "step": "60s"}
         reply = await self.client.get(path, params=window | params)
         return Shown(reply, time.monotonic() - begun_s)
+
+    async def fresh(self, metric: str, **params: str) -> Shown:
+        """The first fresh answer: on a busy machine a store's first answer may come too late."""
+        async with asyncio.timeout(10):
+            while (shown := await self.ask(metric, **params)).status != "fresh":
+                await asyncio.sleep(0.05)
+        return shown
 
     async def until_fresh(self, metric: str, limit_s: float, **params: str) -> float:
         """How long it takes until an answer is fresh."""
@@ -104,7 +122,7 @@ def settings(stores: Stores, ports: Mapping[str, int], **more: Any) -> Settings:
 async def panel(stores: Stores, ports: Mapping[str, int] = MappingProxyType({}), **more: Any) -> AsyncIterator[Panel]:
     """A bridge whose clock goes on from the world's end; `ports` puts proxies in the places of stores."""
     begun_s = time.monotonic()
-    app = create_app(settings(stores, ports, **more), lambda: stores.until_ms + round((time.monotonic() - begun_s) * 1000))
+    app = build_service(settings(stores, ports, **more), lambda: stores.until_ms + round((time.monotonic() - begun_s) * 1000)).app
     async with client_of(app) as client:
         yield Panel(client)
 
@@ -128,7 +146,7 @@ async def test_redis_failure_shows_the_last_values_marked_and_the_backend_fills_
     async with receiver(200, 500) as backend:
         sync = {"url": backend.url, "secret": SECRET, "first_retry_s": 0.1}
         async with panel(own, sync=sync) as bridge:
-            before = await bridge.ask("open_trades")
+            before = await bridge.fresh("open_trades")
             await asyncio.sleep(0.5)
             own.redis.kill()
             await until(backend, 1)
@@ -162,7 +180,7 @@ async def test_redis_failure_shows_the_last_values_marked_and_the_backend_fills_
 
 async def test_a_redis_that_hangs_and_comes_back_has_lost_nothing_and_that_is_told(own: Stores) -> None:
     async with receiver() as backend, panel(own, sync={"url": backend.url, "secret": SECRET}) as bridge:
-        await bridge.ask("open_trades")
+        await bridge.fresh("open_trades")
         own.redis.pause()
         try:
             await until(backend, 1)
@@ -176,12 +194,14 @@ async def test_a_redis_that_hangs_and_comes_back_has_lost_nothing_and_that_is_to
 
 async def test_a_redis_restarted_between_two_looks_is_noticed_by_its_run_id(own: Stores) -> None:
     async with receiver() as backend, panel(own, sync={"url": backend.url, "secret": SECRET}) as bridge:
-        await bridge.ask("open_trades")
-        await asyncio.sleep(0.1)
+        await bridge.fresh("open_trades")
+        await asyncio.sleep(BRISK["probe_s"])  # the first look
         own.redis.restart()
-        await until(backend, 1)
+        async with asyncio.timeout(10):
+            while ("redis.up", True) not in told(backend):  # a look while it is down tells that first
+                await asyncio.sleep(0.02)
         refill(own)
-    assert ("redis.up", True) in told(backend)
+    assert told(backend)[-1] == ("redis.up", True)
 
 
 async def test_prometheus_failure_is_answered_by_redis_then_clickhouse_then_what_is_kept_each_named(own: Stores) -> None:
@@ -192,7 +212,7 @@ async def test_prometheus_failure_is_answered_by_redis_then_clickhouse_then_what
     ):
         ports = {"prometheus": prometheus.port, "redis": redis.port, "clickhouse": clickhouse.port}
         async with panel(own, ports) as bridge:
-            whole = await bridge.ask("cpu_load")
+            whole = await bridge.fresh("cpu_load")
             await prometheus.set("refuse")
             await asyncio.sleep(0.3)
             first = await bridge.ask("cpu_load")
@@ -221,7 +241,7 @@ async def test_clickhouse_failure_shows_the_redis_part_alone_marked_partial(own:
             during = await bridge.ask("open_trades")
             own.clickhouse.start()
             after_s = await bridge.until_fresh("open_trades", limit_s=6)
-            whole = await bridge.ask("open_trades")
+            whole = await bridge.fresh("open_trades")
     finally:
         if not own.clickhouse.port:
             own.clickhouse.start()
@@ -232,7 +252,7 @@ async def test_clickhouse_failure_shows_the_redis_part_alone_marked_partial(own:
 
 async def test_a_clickhouse_that_was_asked_before_goes_on_as_it_was_marked_stale(own: Stores) -> None:
     async with panel(own) as bridge:
-        before = await bridge.ask("open_trades")
+        before = await bridge.fresh("open_trades")
         own.clickhouse.pause()
         try:
             await asyncio.sleep(0.3)
@@ -321,19 +341,19 @@ async def test_a_coarser_step_is_tried_once_and_said_when_the_finer_one_takes_to
     values["sources"]["clickhouse"]["connect"]["password"] = own.clickhouse.password
     values["sources"]["clickhouse"]["policy"] |= {"attempt_timeout_s": 1.9, "total_timeout_s": 1.9}
     chosen = settings_from(values | {"request": {"budget_s": 2.0}, "agent": {"port": None}, "catalog": tmp_path}, "test")
-    async with client_of(create_app(chosen)) as client:
+    async with client_of(build_service(chosen).app) as client:
         bridge = Panel(client)
         found = await bridge.ask("slow", **{"from": "now-6h"})
         alert = await bridge.ask("slow", path="/alert/v1/rows", **{"from": "now-6h"})
     assert (found.status, found.facts["step_ms"], found.took_s < 2.2) == ("fresh", 600_000, True)
-    assert "slow: step 600s in place of 60s, which could not be had within the request's time limit" in found.notices
+    assert "slow: step 600s in place of 60s, which is more than the store can answer in time" in found.notices
     assert alert.reply.status_code == 504
 
 
 async def test_a_lost_connection_is_made_anew_and_counted(own: Stores) -> None:
     async with FaultProxy(own.redis.port) as redis:
         async with panel(own, {"redis": redis.port}) as bridge:
-            await bridge.ask("open_trades")
+            await bridge.fresh("open_trades")
             await redis.set("half_open")
             await asyncio.gather(*(bridge.ask(metric) for metric in ("equity", "balance", "active_orders")))
             during = await bridge.ask("open_trades")

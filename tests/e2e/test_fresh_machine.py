@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from app.config import settings_from
-from app.main import create_app
+from app.main import build_service
 from tests.e2e.conftest import client_of
 
 
@@ -16,7 +16,7 @@ async def test_health_and_metrics_are_answered_before_the_first_snapshot(tmp_pat
         kind = {"clickhouse": "clickhouse", "prometheus": "prometheus"}.get(name, "redis")
         where: dict[str, Any] = {"url": "http://127.0.0.1:9"} if kind == "prometheus" else {"port": 9}
         sources[name] = {"connect": {"kind": kind, **where}}
-    async with client_of(create_app(settings_from({"sources": sources, "agent": {"port": None}}, "test"))) as client:
+    async with client_of(build_service(settings_from({"sources": sources, "agent": {"port": None}}, "test")).app) as client:
         metrics, health = await client.get("/metrics"), await client.get("/health/sources")
     assert (metrics.status_code, health.status_code) == (200, 200)
     assert "bridge_snapshot_age_seconds{" not in metrics.text

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from app.errors import SourceUnavailable
-from app.haproxy import Agent, Condition, reconnect
+from app.operations.haproxy import Agent, Condition, reconnect
 from tests.servers.haproxy import BACKEND, HAProxyServer
 
 GOOD = Condition(ready=True, loop_lag_s=0.0, sources_up=2, sources=2)

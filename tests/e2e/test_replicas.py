@@ -63,7 +63,7 @@ async def test_a_replica_that_is_cut_off_from_its_stores_gets_less_weight_and_no
         def settings_of(number: int) -> Mapping[str, Any]:
             values = settings(own, ports if number == 0 else None)
             if number == 0:
-                values["sources"]["duckdb"]["connect"]["enabled"] = False  # no network leads to it
+                values["sources"]["duckdb"] = {"enabled": False}  # no network leads to it
             return values
 
         def weight() -> int:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import clickhouse_connect
 
-from app.demo.accounts import opening, states, ticks
-from app.demo.clickhouse_writer import ClickHouseWriter
-from app.demo.schema import clickhouse_statements
-from app.demo.world import HOUR_MS, World
 from app.model import TimeRange
+from demo.accounts import opening, states, ticks
+from demo.clickhouse_writer import ClickHouseWriter
+from demo.schema import clickhouse_statements
+from demo.world import HOUR_MS, World
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.clickhouse_users import clickhouse_as
 from tests.servers.eventful import make_eventful
@@ -28,9 +28,9 @@ def write(server: ClickHouseServer, world: World) -> None:
     client = clickhouse_connect.get_client(host=server.host, port=server.port, password=server.password)
     writer = ClickHouseWriter(client)
     for _ in range(2):
-        writer.trades(world, world.start_ms, UNTIL_MS)
-    writer.ticks(world, states(world, ticks(world.start_ms, UNTIL_MS), opening(world)))
-    writer.events(world, world.start_ms, UNTIL_MS)
+        writer.insert_trades(world, world.start_ms, UNTIL_MS)
+    writer.insert_ticks(world, states(world, ticks(world.start_ms, UNTIL_MS), opening(world)))
+    writer.insert_events(world, world.start_ms, UNTIL_MS)
     client.close()
 
 

@@ -18,12 +18,12 @@ from typing import Any
 import aiohttp
 import yaml
 
-from app.demo.feed import fill_prometheus
+from demo.feed import fill_prometheus
 from tests.servers.askers import Load, client, load
 from tests.servers.balancer import ROOT, Balancer, bridges, make_certificates
 from tests.servers.fleet import Fleet, settings
 from tests.servers.prometheus import PrometheusServer
-from tests.servers.world import Stores
+from tests.servers.world import Stores, minutes
 
 PROVISIONED = ROOT / "provisioning" / "prometheus"
 #: What the askers, and Prometheus, show the bridges; OTHER is another caller's.
@@ -105,7 +105,7 @@ def _wait_until_up(balancer: Balancer, within_s: float = 15.0) -> None:
 
 
 def _node(folder: Path, stores: Stores) -> ProvisionedPrometheus:
-    fill_prometheus(stores.world, folder, stores.until_ms)
+    fill_prometheus(stores.world, folder, minutes(stores.world, stores.until_ms))
     return ProvisionedPrometheus(folder, folder.name)
 
 

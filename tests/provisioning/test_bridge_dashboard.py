@@ -13,8 +13,8 @@ import pytest_asyncio
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.demo.stores import backfill, free_port, prometheus_store
 from app.telemetry import Telemetry
+from demo.stores import backfill, free_port, prometheus_store
 from tests.e2e.conftest import client_of
 from tests.provisioning.test_dashboards import DASHBOARDS
 from tests.servers.plugins import panels_of
@@ -32,10 +32,14 @@ _SCRAPED = {"job", "instance", "le"}
 
 def known_metrics() -> dict[str, set[str]]:
     """Every name that the bridge shows to Prometheus or that a recording rule makes, with its labels."""
-    registry = Telemetry().registry
+    telemetry = Telemetry()
     known: dict[str, set[str]] = {}
-    for collector, names in registry._collector_to_names.items():  # noqa: SLF001  the client library has no public listing
+    for collector, names in telemetry.registry._collector_to_names.items():  # noqa: SLF001  the client library has no public listing
         known |= {name: set(getattr(collector, "_labelnames", ())) for name in names}
+    # A collector of our own has no list of label names: its samples show them.
+    telemetry.requests.record("/livez", "200", 0.001)
+    for sample in (sample for family in telemetry.requests.collect() for sample in family.samples):
+        known[sample.name] |= sample.labels.keys()
     for file in RULES.glob("*.yml"):
         for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]:
             known |= {rule["record"]: set() for rule in group["rules"] if "record" in rule}

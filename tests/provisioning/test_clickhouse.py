@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.schema import DATABASE
 from app.model import Statement
-from app.sources.clickhouse import ClickHouseConfig, ClickHouseSource
+from app.sources.clickhouse.source import ClickHouseConfig, ClickHouseSource
+from demo.schema import DATABASE
 from tests.provisioning.history import UNTIL_MS, WHOLE, fill, server_for
 from tests.provisioning.reading import Series, plain, statements
 from tests.servers.clickhouse import ClickHouseServer

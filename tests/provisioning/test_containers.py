@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -119,3 +121,16 @@ def _clickhouse_users() -> Iterator[str]:
     users = re.search(r"<users>.*</users>", _text("provisioning/clickhouse/users.d/trade_system.xml"), re.DOTALL)
     assert users
     yield from re.findall(r"^        <(\w+)>", users[0], re.MULTILINE)
+
+
+def test_lines_of_others_in_the_file_of_variables_stay_as_they_are(tmp_path: Path) -> None:
+    mine = ["# of the desk", "COMPOSE_PROJECT_NAME=desk", "", "export EDITOR='a b'", "REDIS_ADMIN_PASSWORD=chosen", "# more"]
+    file = tmp_path / "env"
+    file.write_text("\n".join([*mine, "GRAFANA_SECRET_KEY="]))
+    command = [sys.executable, str(ROOT / MAKERS[0]), "--env", str(file), "--folder", str(tmp_path / "secrets")]
+    texts = []
+    for _ in range(2):
+        subprocess.run(command, check=True, capture_output=True)
+        texts.append(file.read_text())
+    lines = texts[0].splitlines()
+    assert (texts[1], lines[:6], len(lines[6].removeprefix("GRAFANA_SECRET_KEY=")) > 20) == (texts[0], mine, True)

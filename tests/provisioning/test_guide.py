@@ -1,11 +1,12 @@
-"""The operator's guide: every file, command, alert and heading that it or somebody else names is there."""
+"""The guide (docs/operate.md): every command and alert that it names is there, and every alert is in it. Links: `tests/docs`."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 import yaml
@@ -14,41 +15,11 @@ from app.__main__ import parser as bridge_parser
 from tests.provisioning.agreements import ROOT
 from winsvc.__main__ import parser as winsvc_parser
 
-GUIDE = ROOT / "provisioning" / "README.md"
-#: Folders of the repository whose files the guide speaks of.
-OURS = ("provisioning", "scripts", "requirements", "winsvc", "dashboards", "app", "tests")
-#: What is made by a command of the guide, so that it is in no checkout.
-MADE = ("provisioning/secrets",)
+GUIDE = ROOT / "docs" / "operate.md"
 
 
 def text() -> str:
     return GUIDE.read_text(encoding="utf-8")
-
-
-def anchors(markdown: str) -> set[str]:
-    """A heading's anchor, as it is made where the guide is read."""
-    plain = re.sub(r"^```.*?^ *```", "", markdown, flags=re.MULTILINE | re.DOTALL)
-    headings = re.findall(r"^#+ (.+)$", plain, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def dead_links(markdown: str) -> list[str]:
-    """The links to headings and files that are not there."""
-    links = re.findall(r"\]\(([^)]+)\)", markdown)
-    there = anchors(markdown)
-    return [link for link in links if (link[1:] not in there if link.startswith("#") else not (GUIDE.parent / link).exists())]
-
-
-def missing_files(markdown: str) -> list[str]:
-    """The repository's files that are named and are not in it."""
-    words = re.findall(rf"(?<![\w./\\-])(?:\.[/\\])?((?:{'|'.join(OURS)})[/\\][\w.*/\\-]*\w\*?)", markdown)
-    paths = {word.replace("\\", "/") for word in words}
-    return sorted(path for path in paths if not path.startswith(MADE) and not any(_found(path)))
-
-
-def _found(path: str) -> Iterable[Path]:
-    # `provisioning/thanos/$unit` and the like end before the variable
-    return ROOT.glob(path) if "*" in path else [ROOT / path] if (ROOT / path).exists() else []
 
 
 def commands(markdown: str, program: str) -> list[list[str]]:
@@ -80,19 +51,6 @@ def unknown(names: Iterable[str], markdown: str) -> list[str]:
     return [name for name in names if f"`{name}`" not in what_to_do]
 
 
-def test_every_link_leads_somewhere() -> None:
-    assert dead_links(text()) == []
-    assert dead_links("# A b\n[x](#a-b) [y](#b) [z](tls/README.md) [w](tls/none.md)") == ["#b", "tls/none.md"]
-
-
-def test_every_file_that_the_guide_names_is_in_the_repository() -> None:
-    assert missing_files(text()) == []
-    assert missing_files("`scripts/venv.sh` .\\winsvc\\install.ps1 `app/none.py` provisioning/clickhouse/users.d/*.ini") == [
-        "app/none.py",
-        "provisioning/clickhouse/users.d/*.ini",
-    ]
-
-
 @pytest.mark.parametrize(("program", "least"), [("bridge", 15), ("winsvc", 6)])
 def test_every_command_of_ours_is_understood(program: str, least: int) -> None:
     parse = bridge_parser().parse_args if program == "bridge" else winsvc_parser().parse_args
@@ -114,9 +72,7 @@ def test_a_command_that_is_not_understood_is_found() -> None:
 
 def test_every_make_target_of_the_guide_is_there() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = {call[0] for call in commands(text(), "make")}
-    assert named
-    assert named <= targets
+    assert {call[0] for call in commands(text(), "make")} <= targets
 
 
 def test_the_guide_says_what_to_do_at_every_alert() -> None:
@@ -137,13 +93,21 @@ def test_grafana_gets_every_variable_that_its_files_read() -> None:
     assert read <= set(re.findall(r"^([A-Z_]+)=", step, re.MULTILINE))
 
 
-def test_who_points_at_the_guide_points_at_a_heading_that_is_there() -> None:
-    files = [file for file in (ROOT / "provisioning").rglob("*") if file.suffix in {".yml", ".yaml", ".json", ".ini"}]
-    said = [
-        re.findall(r'provisioning/README\.md(?:, \\?"([^"\\]+)|#([\w-]+))', file.read_text(encoding="utf-8")) for file in files
-    ]
-    wanted = {anchor or next(iter(anchors(f"# {heading}"))) for found in said for heading, anchor in found}
-    assert wanted <= anchors(text())
+def test_the_first_steps_proof_fails_where_nothing_was_installed() -> None:
+    step = text().partition("\n### 1. Packages and the bridge\n")[2].partition("\n### ")[0]
+    proof = shlex.split(_code(step)[0].strip().splitlines()[-1], comments=True)
+    assert proof[0] == ".venv/bin/bridge"
+
+    def run(*interpreter: str) -> int:
+        command = [sys.executable, *interpreter, "-m", "app", *proof[1:]]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
+
+    assert run() == 0
+    assert run("-S") != 0  # as before anything was installed
+
+
+def test_the_provisioning_folder_leads_to_the_guide() -> None:
+    assert "](../docs/operate.md)" in (ROOT / "provisioning" / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_port_of_the_guides_table_is_one_that_is_agreed_on() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.redis import free_port
+from demo.stores import free_port
 
 ROOT = Path(__file__).parents[2]
 #: (instruction, its words), continued lines joined, comments left out
@@ -82,7 +82,7 @@ def test_the_builder_is_sent_what_is_copied_and_no_more() -> None:
 
 def test_what_is_copied_is_enough_for_the_bridge_and_for_the_feed(tree: Path) -> None:
     assert run(tree, "-m", "app", "check").returncode == 0
-    assert run(tree, "-m", "app.demo.feeding", "--help").returncode == 0
+    assert run(tree, "-m", "demo.feeding", "--help").returncode == 0
 
 
 def test_its_health_check_sees_a_bridge_that_serves_and_one_that_drains(tree: Path, tmp_path: Path) -> None:

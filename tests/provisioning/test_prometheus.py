@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from app.demo.gauges import families
-from app.demo.world import HOUR_MS, World
 from app.telemetry import Telemetry
+from demo.gauges import families
+from demo.world import HOUR_MS, World
 from tests.provisioning.rules import FIRES, RECORDS, Fires, Records, Series
 from tests.provisioning.stack import ProvisionedPrometheus
 

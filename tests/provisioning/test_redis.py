@@ -12,13 +12,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from app.demo.redis_filling import fill_redis
-from app.demo.redis_writer import RedisWriter
-from app.demo.world import HOUR_MS, World
 from app.errors import SourceDenied
 from app.model import TimeRange
-from app.sources.redis import RedisConfig, RedisSource
-from app.tier import RedisShelf, TierSettings
+from app.operations.redis_shared_cache import RedisSharedCache, SharedCacheSettings
+from app.sources.redis.source import RedisConfig, RedisSource
+from demo.redis_filling import fill_redis
+from demo.redis_writer import RedisWriter
+from demo.world import HOUR_MS, World
 from tests.provisioning.reading import Series, plain, statements
 from tests.servers.eventful import make_eventful
 from tests.servers.redis_provisioned import PROVISIONING, ProvisionedRedis
@@ -212,7 +212,9 @@ def refused(call: Any) -> None:
 async def test_replicas_share_answers_as_the_tiers_user(tmp_path: Path) -> None:
     with ProvisionedRedis("tier", tmp_path) as running:
         password = running.variables["REDIS_TIER_PASSWORD"]
-        shelf = RedisShelf(TierSettings(host="127.0.0.1", port=running.port, username="tier", password=password, limit_s=1))
+        shelf = RedisSharedCache(
+            SharedCacheSettings(host="127.0.0.1", port=running.port, username="tier", password=password, limit_s=1)
+        )
         lease = await shelf.find("question", 0, 1000)
         other = await shelf.find("question", 0, 1000)
         await shelf.put("question", lease.token, b"answer", 5, 60_000)

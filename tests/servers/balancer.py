@@ -9,8 +9,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+from demo.stores import free_port
 from tests.servers.haproxy import HAProxyServer
-from tests.servers.redis import free_port
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "provisioning" / "haproxy" / "haproxy.cfg"

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from app.demo.market import POINTS, SYMBOLS, prices
-from app.demo.world import HOUR_MS, Outage, Trades, World
+from demo.market import POINTS, SYMBOLS, prices
+from demo.world import HOUR_MS, Outage, Trades, World
 
 MINUTE_MS = 60_000
 #: Minutes before the end: a crash, a refused trade, and from when on nothing goes wrong.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal, Self, get_args
 
-from app.demo.stores import free_port
+from demo.stores import free_port
 
 Fault = Literal[
     "none",
@@ -142,9 +142,9 @@ class FaultProxy:
             if self.fault == "half_open":
                 await asyncio.Event().wait()
         finally:
+            store_writer.close()  # before the wait, because a second cancellation may end that
             answers.cancel()
             await asyncio.wait({answers})
-            store_writer.close()
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: list[float]) -> None:
         with suppress(ConnectionError):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from tests.servers.redis import free_port
+from demo.stores import free_port
 from tests.servers.world import Stores
 
 _START_S = 20.0

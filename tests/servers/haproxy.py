@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from tests.servers.redis import free_port
+from demo.stores import free_port
 
 _START_S = 10.0
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from app.demo.stores import backfill, free_port, prometheus_store
+from demo.stores import backfill, free_port, prometheus_store
 
 _START_S = 15.0
 

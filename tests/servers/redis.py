@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -13,15 +12,9 @@ from typing import Any, Self
 
 import redis
 
+from demo.stores import free_port
+
 _START_S = 10.0
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def redis_program() -> str:
@@ -53,6 +46,11 @@ class RedisServer:
         """The server's process id. It must be running."""
         assert self._process is not None, "the server does not run"
         return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not ended since."""
+        return self._process is not None
 
     def start(self) -> Self:
         """Start and wait until it answers. Raises RuntimeError where there is no redis-server or it does not come up."""

@@ -11,22 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import clickhouse_connect
+import numpy as np
 from fastapi import FastAPI
 
 from app.config import Settings, settings_from
-from app.demo.clickhouse_writer import ClickHouseWriter
-from app.demo.duckdb_writer import DuckDBWriter
-from app.demo.feed import Writers, fill_clickhouse, fill_duckdb, fill_prometheus
-from app.demo.redis_filling import fill_redis
-from app.demo.redis_writer import RedisWriter
-from app.demo.stores import free_port, prometheus_store
-from app.demo.world import HOUR_MS, World
-from app.main import create_app
+from app.main import build_service
+from demo.clickhouse_writer import ClickHouseWriter
+from demo.duckdb_writer import DuckDBWriter
+from demo.feed import Writers, fill_clickhouse, fill_duckdb, fill_prometheus
+from demo.market import Ints
+from demo.redis_filling import fill_redis
+from demo.redis_writer import RedisWriter
+from demo.stores import free_port, prometheus_store
+from demo.world import HOUR_MS, World
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.eventful import make_eventful
 from tests.servers.redis import RedisServer
 
-#: The backfill has a sample a minute; rates need four of them.
+#: `minutes` has a sample a minute; rates need four of them.
 MIN_WINDOW_S = 240
 
 
@@ -69,7 +71,24 @@ class Stores:
     def app(self, fresh_s: float = 0.0, now_ms: int | None = None, **ports: int) -> FastAPI:
         """A bridge over the stores; its clock stands still at the world's end unless told otherwise."""
         stands_at = self.until_ms if now_ms is None else now_ms
-        return create_app(self.settings(fresh_s, **ports), lambda: stands_at)
+        return build_service(self.settings(fresh_s, **ports), lambda: stands_at).app
+
+
+def unhurried(settings: Settings) -> Settings:
+    """The settings with time limits that a busy machine does not reach: for tests that ask whether an answer is right."""
+    policy = {"attempt_timeout_s": 20.0, "total_timeout_s": 25.0, "patience_s": 20.0, "failures": 100}
+    sources = {}
+    for name, one in settings.sources.items():
+        limits = {"reply_timeout_s", "max_execution_time_s"} & type(one.connect).model_fields.keys()
+        connect = one.connect.model_copy(update=dict.fromkeys(limits, 20.0))
+        sources[name] = one.model_copy(update={"connect": connect, "policy": one.policy.model_copy(update=policy)})
+    request = settings.request.model_copy(update={"budget_s": 28.0})
+    return settings.model_copy(update={"sources": sources, "request": request})
+
+
+def minutes(world: World, until_ms: int) -> Ints:
+    """When a Prometheus has scraped, in tests that need no more of it: once a minute."""
+    return np.arange(world.start_ms, until_ms + 1, 60_000)
 
 
 @contextmanager
@@ -94,6 +113,6 @@ def running_stores(folder: Path, hours: int = 24, instances: int = 4, seed: int 
         fill_redis(world, writers.redis, until_ms)
         fill_clickhouse(world, ClickHouseWriter(client), until_ms)
         fill_duckdb(world, duckdb_writer, until_ms)
-        fill_prometheus(world, folder / "prometheus", until_ms)
+        fill_prometheus(world, folder / "prometheus", minutes(world, until_ms))
         port = stack.enter_context(prometheus_store(folder / "prometheus", free_port()))
         yield Stores(world, until_ms, server, clickhouse, folder / "duckdb" / "snapshots", port, writers)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from app.sources import sql
-from app.sources.clickhouse import ClickHouseRead
-from app.sources.duckdb import DuckDBRead
-from app.sources.prometheus import PrometheusRead
-from app.sources.redis_hashes import HashesRead
+from app.sources.clickhouse.source import ClickHouseRead
+from app.sources.duckdb.source import DuckDBRead
+from app.sources.prometheus.source import PrometheusRead
+from app.sources.redis.hashes import HashesRead
+from app.sources.sql import template
 
 WINDOW = "ts >= make_timestamp_ms($from_ms) AND ts < make_timestamp_ms($to_ms)"
 DUCKDB = (
@@ -37,7 +37,7 @@ CLICKHOUSE = (
     ],
 )
 def test_a_template_is_sliceable_where_the_range_only_says_which_rows_are_read(change: tuple[str, str], sliceable: bool) -> None:
-    assert sql.sliceable(DUCKDB.replace(*change, 1)) is sliceable
+    assert template.is_sliceable(DUCKDB.replace(*change, 1)) is sliceable
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.stores import free_port
+from demo.stores import free_port
 from tests.winsvc.test_lifecycle import bridge_folder
-from winsvc.__main__ import told
+from winsvc.__main__ import run_verb
 
 
 def test_a_sound_configuration_has_no_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = bridge_folder(tmp_path, free_port())
     (tmp_path / "data" / "snapshots").mkdir(parents=True)
-    assert told(["check", "--config", str(config)]) == 0
+    assert run_verb(["check", "--config", str(config)]) == 0
     assert capsys.readouterr().out == "nothing is in the way\n"
 
 
@@ -27,7 +27,7 @@ def test_every_problem_is_listed_at_once(tmp_path: Path, capsys: pytest.CaptureF
         secrets = tmp_path / "secrets.env"
         secrets.write_text("BRIDGE_LOG_LEVEL=info\n")
         secrets.chmod(0o644)
-        assert told(["check", "--config", str(config)]) == 1
+        assert run_verb(["check", "--config", str(config)]) == 1
     assert capsys.readouterr().err.splitlines() == [
         "6 problems:",
         f"{secrets}: may be read by others than its owner; it is for administrators and the service only",
@@ -43,15 +43,15 @@ def test_the_ports_of_a_service_that_runs_are_its_own(tmp_path: Path, capsys: py
     with socket.create_server(("127.0.0.1", 0)) as http:
         config = bridge_folder(tmp_path, http.getsockname()[1])
         (tmp_path / "data" / "snapshots").mkdir(parents=True)
-        assert told(["check", "--running", "--config", str(config)]) == 0
+        assert run_verb(["check", "--running", "--config", str(config)]) == 0
 
 
 def test_a_wrong_configuration_is_told_by_its_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = bridge_folder(tmp_path, free_port(), "log_levl: info\n")
-    assert told(["check", "--config", str(config)]) == 1
-    assert capsys.readouterr().err == f"1 problem:\n{config}: log_levl: unknown key\n"
+    assert run_verb(["check", "--config", str(config)]) == 1
+    assert capsys.readouterr().err == f"1 problem:\n{config}: log_levl: unknown key; nearest: log_level, log_style\n"
 
 
 def test_the_service_control_manager_is_asked_on_windows_only(capsys: pytest.CaptureFixture[str]) -> None:
-    assert told(["status"]) == 1
+    assert run_verb(["status"]) == 1
     assert capsys.readouterr().err.startswith("there is no service control manager on posix; use `debug`")

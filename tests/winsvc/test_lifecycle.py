@@ -15,10 +15,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.demo.stores import free_port
+from demo.stores import free_port
 from tests.winsvc.test_supervise import Journal
 from winsvc import lifecycle
-from winsvc.lifecycle import Exit, Failed, State, host
+from winsvc.lifecycle import Exit, Failed, State, run_service
 
 
 class Scripted:
@@ -62,7 +62,7 @@ def life(work: Scripted, stop_after_s: float | None = None) -> tuple[int, list[S
     stop, journal, states = threading.Event(), Journal(), list[State]()
     if stop_after_s is not None:
         threading.Timer(stop_after_s, stop.set).start()
-    code = host("X", lambda: work, stop, lambda state, hint_s: states.append(state), journal)
+    code = run_service("X", lambda: work, stop, lambda state, hint_s: states.append(state), journal)
     return code, list(dict.fromkeys(states)), journal
 
 
@@ -76,7 +76,7 @@ def test_every_report_but_running_promises_the_next_one_in_time() -> None:
     hints: list[tuple[State, float]] = []
     stop = threading.Event()
     threading.Timer(0.1, stop.set).start()
-    host("X", Scripted, stop, lambda state, hint_s: hints.append((state, hint_s)), Journal())
+    run_service("X", Scripted, stop, lambda state, hint_s: hints.append((state, hint_s)), Journal())
     assert {state: hint_s > 0 for state, hint_s in hints} == {State.STARTING: True, State.RUNNING: False, State.STOPPING: True}
 
 
@@ -148,7 +148,8 @@ def test_a_wrong_secret_is_a_failure_that_names_the_key_and_not_the_secret(tmp_p
     (tmp_path / "secrets.env").write_text("BRIDGE_SOURCES__RTS__CONNECT__PASWORD=hunter2\n")
     with console(config) as process:
         said = process.communicate(timeout=20)[0]
-    assert said == f"X has failed: {config}: sources.rts.connect.redis.pasword: unknown key\n"
+    name, right = ("BRIDGE_SOURCES__RTS__CONNECT__" + key for key in ("PASWORD", "PASSWORD"))
+    assert said == f"X has failed: {tmp_path / 'secrets.env'}: {name}: sets no key; nearest: {right}\n"
     assert process.returncode == Exit.CONFIG
     assert "hunter2" not in (tmp_path / "logs" / "bridge.log").read_text()
 

@@ -11,7 +11,7 @@ from app.config import settings_from
 from winsvc import services
 from winsvc.control import Refused, carry_out
 from winsvc.logs import Rotation
-from winsvc.plan import BRIDGE, GRAFANA, Step, installing, removing, updating
+from winsvc.plan import BRIDGE, GRAFANA, Step, install_steps, remove_steps, update_steps
 from winsvc.services import Place
 
 PROGRAM = PureWindowsPath(r"C:\Program Files\TDS bridge")
@@ -22,8 +22,8 @@ DUCKDB = {"duckdb": {"connect": {"kind": "duckdb", "snapshots": r"D:\snapshots"}
 
 def bridge_steps(**values: Any) -> list[str]:
     settings = settings_from({"sources": DUCKDB, "state": "state", **values}, "test")
-    service = services.bridge(PLACE, BRIDGE, settings, Rotation(), "10.0.0.5")
-    return [str(step) for step in installing(service, PROGRAM, MESSAGES)]
+    service = services.bridge_service(PLACE, BRIDGE, settings, Rotation(), "10.0.0.5")
+    return [str(step) for step in install_steps(service, PROGRAM, MESSAGES)]
 
 
 IMAGE = (
@@ -76,7 +76,7 @@ def test_a_bridge_that_listens_beyond_opens_its_ports_for_the_load_balancer_only
 
 
 def test_grafana_is_supervised_with_the_provisioning_of_the_repository() -> None:
-    service = services.grafana(PLACE, GRAFANA, PureWindowsPath(r"C:\Program Files\GrafanaLabs\grafana"))
+    service = services.grafana_service(PLACE, GRAFANA, PureWindowsPath(r"C:\Program Files\GrafanaLabs\grafana"))
     data = r"C:\ProgramData\TDS\grafana"
     assert service.image == (
         r"C:\Program Files\Python311\python.exe",
@@ -90,7 +90,7 @@ def test_grafana_is_supervised_with_the_provisioning_of_the_repository() -> None
         rf"cfg:default.paths.plugins={data}\data\plugins",
         r"cfg:default.paths.provisioning=C:\Program Files\TDS bridge\provisioning\grafana",
     )
-    granted = [str(step) for step in installing(service, PROGRAM, MESSAGES) if r"NT SERVICE\TDSGrafana:" in str(step)]
+    granted = [str(step) for step in install_steps(service, PROGRAM, MESSAGES) if r"NT SERVICE\TDSGrafana:" in str(step)]
     assert granted == [
         rf"icacls.exe {data} /inheritance:r /grant:r"
         r' *S-1-5-18:(OI)(CI)F *S-1-5-32-544:(OI)(CI)F "NT SERVICE\TDSGrafana:(OI)(CI)RX"',
@@ -101,12 +101,12 @@ def test_grafana_is_supervised_with_the_provisioning_of_the_repository() -> None
 
 
 def test_an_update_is_an_installation_without_the_creation() -> None:
-    service = services.grafana(PLACE, GRAFANA, PureWindowsPath(r"C:\grafana"))
-    assert updating(service, PROGRAM, MESSAGES) == installing(service, PROGRAM, MESSAGES)[1:]
+    service = services.grafana_service(PLACE, GRAFANA, PureWindowsPath(r"C:\grafana"))
+    assert update_steps(service, PROGRAM, MESSAGES) == install_steps(service, PROGRAM, MESSAGES)[1:]
 
 
 def test_a_removal_takes_away_the_service_its_event_source_and_its_firewall_rule() -> None:
-    assert [str(step) for step in removing("TDSBridge")] == [
+    assert [str(step) for step in remove_steps("TDSBridge")] == [
         "sc.exe delete TDSBridge",
         rf"reg.exe delete {EVENTS} /f",
         "netsh.exe advfirewall firewall delete rule name=TDSBridge",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from winsvc.lifecycle import Exit, Failed, State, host
-from winsvc.processes import environment_of, handling
+from winsvc.lifecycle import Exit, Failed, State, run_service
+from winsvc.processes import environment_of, process_handling
 from winsvc.supervise import Patience, ProgramWork
 
 QUICK = Patience(restart_s=0.05, longest_s=0.2, tries=3, grace_s=0.5)
@@ -56,12 +56,12 @@ def gone(process: int) -> bool:
 
 
 def in_service(work: ProgramWork, stop: threading.Event, journal: Journal, states: list[State]) -> int:
-    return host("X", lambda: work, stop, lambda state, _: states.append(state), journal)
+    return run_service("X", lambda: work, stop, lambda state, _: states.append(state), journal)
 
 
 def test_a_program_that_was_killed_is_started_again(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
-    work = ProgramWork(counting(begun, "time.sleep(60)"), handling({}), QUICK)
+    work = ProgramWork(counting(begun, "time.sleep(60)"), process_handling({}), QUICK)
     work.start()
     until(begun, 1)
     os.kill(lives(begun)[0], 9)
@@ -76,7 +76,7 @@ def test_a_program_that_was_killed_is_started_again(tmp_path: Path) -> None:
 
 def test_a_program_that_never_stays_up_is_given_up_with_its_last_words(tmp_path: Path) -> None:
     begun, journal, states = tmp_path / "begun", Journal(), list[State]()
-    work = ProgramWork(counting(begun, "print('no database'); sys.exit(7)"), handling({}), QUICK)
+    work = ProgramWork(counting(begun, "print('no database'); sys.exit(7)"), process_handling({}), QUICK)
     code = in_service(work, threading.Event(), journal, states)
     assert (code, len(lives(begun))) == (Exit.DIED, 3)
     said = f"X has failed: {sys.executable} ended 3 times in a row, the last time with code 7; it said last: no database"
@@ -86,7 +86,7 @@ def test_a_program_that_never_stays_up_is_given_up_with_its_last_words(tmp_path:
 def test_one_that_was_up_for_long_begins_to_count_anew(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     patience = Patience(restart_s=0.01, steady_s=0.0, tries=2)
-    work = ProgramWork(counting(begun, "sys.exit(7)"), handling({}), patience)
+    work = ProgramWork(counting(begun, "sys.exit(7)"), process_handling({}), patience)
     work.start()
     until(begun, 4)
     work.ask_to_stop()
@@ -102,7 +102,7 @@ def test_the_waits_between_restarts_get_longer_and_have_an_end() -> None:
 def test_a_stop_lets_the_program_finish_what_it_does(tmp_path: Path) -> None:
     begun, done = tmp_path / "begun", tmp_path / "done"
     finish = f"signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.2), open({str(done)!r}, 'w'), sys.exit(0)))\n"
-    work = ProgramWork(counting(begun, f"{finish}print('up')\ntime.sleep(60)"), handling({}), Patience(grace_s=5))
+    work = ProgramWork(counting(begun, f"{finish}print('up')\ntime.sleep(60)"), process_handling({}), Patience(grace_s=5))
     stop, journal, states = threading.Event(), Journal(), list[State]()
     threading.Thread(target=_stop_when_up, args=(begun, stop)).start()
     assert in_service(work, stop, journal, states) == 0
@@ -120,7 +120,7 @@ def _stop_when_up(begun: Path, stop: threading.Event) -> None:
 def test_a_program_deaf_to_stop_is_ended_by_force_when_its_grace_is_over(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('deaf')\ntime.sleep(60)"
-    work = ProgramWork(counting(begun, deaf), handling({}), QUICK)
+    work = ProgramWork(counting(begun, deaf), process_handling({}), QUICK)
     work.start()
     until(begun, 1)
     time.sleep(0.2)
@@ -135,7 +135,7 @@ def test_a_program_deaf_to_stop_is_ended_by_force_when_its_grace_is_over(tmp_pat
 
 def test_a_stop_between_two_restarts_is_obeyed_at_once(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
-    work = ProgramWork(counting(begun, "sys.exit(7)"), handling({}), Patience(restart_s=30))
+    work = ProgramWork(counting(begun, "sys.exit(7)"), process_handling({}), Patience(restart_s=30))
     work.start()
     until(begun, 1)
     time.sleep(0.3)
@@ -146,7 +146,7 @@ def test_a_stop_between_two_restarts_is_obeyed_at_once(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_not_there_fails_at_once() -> None:
-    work = ProgramWork(["/no/such/grafana"], handling({}), QUICK)
+    work = ProgramWork(["/no/such/grafana"], process_handling({}), QUICK)
     work.start()
     while not work.ended:
         time.sleep(0.01)
@@ -158,7 +158,7 @@ def test_the_secrets_file_reaches_the_program_and_nobody_else(tmp_path: Path) ->
     secrets, seen = tmp_path / "secrets.env", tmp_path / "seen"
     secrets.write_text("\ufeff# a comment\nGF_SECURITY_ADMIN_PASSWORD=a=b c\n\n", encoding="utf-8")
     code = f"import os; open({str(seen)!r}, 'w').write(os.environ['GF_SECURITY_ADMIN_PASSWORD']); import time; time.sleep(60)"
-    work = ProgramWork(python(code), handling(environment_of(secrets)), QUICK)
+    work = ProgramWork(python(code), process_handling(environment_of(secrets)), QUICK)
     work.start()
     ends_s = time.monotonic() + 10
     while not (seen.exists() and seen.read_text()):

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.demo.stores import free_port
+from demo.stores import free_port
 from tests.servers.faulty import FaultProxy
 from tests.servers.world import Stores, running_stores
 from tests.winsvc.wine.machine import Machine, windows
@@ -138,8 +138,7 @@ async def test_a_request_under_way_is_finished_when_the_service_is_told_to_stop(
         await asyncio.to_thread(bridge.machine.until, NAME, "stopped")
         assert list(dict.fromkeys(await ready)) == [200, 503, 0], "first not ready any more, then no new connections"
     assert bridge.machine.exits(NAME) == (0, 0)
-    events = [("info", f"{NAME} has started"), ("info", f"{NAME} has stopped in good order")]
-    assert bridge.machine.events()[-2:] == events
+    bridge.machine.events_end_with(("info", f"{NAME} has started"), ("info", f"{NAME} has stopped in good order"))
 
 
 async def _probes(client: httpx.AsyncClient) -> list[int]:
@@ -173,11 +172,11 @@ def test_a_wrong_configuration_is_a_failure_of_the_service_and_check_lists_all_o
     assert bridge.machine.exits(NAME) == (1066, 2)
     config, secrets = (windows(bridge.folder / file) for file in ("bridge.yaml", "secrets.env"))
     wrong = [
-        f"{config}: http.port: Input should be a valid integer, unable to parse string as an integer",
-        f"{config}: log_levl: unknown key",
+        f"{config}: http.port: Input should be a valid integer, unable to parse string as an integer; found 'many'",
+        f"{config}: log_levl: unknown key; nearest: log_level, log_style",
     ]
     assert bridge.log()[-1]["message"].splitlines() == wrong
-    assert bridge.machine.events()[-1] == ("error", f"{NAME} has failed: " + "\\n".join(wrong))
+    bridge.machine.events_end_with(("error", f"{NAME} has failed: " + "\\n".join(wrong)))
     said = bridge.machine.winsvc("check", "--config", config, expect=1).splitlines()
     open_to_all = f"{secrets}: may be read by Everyone; it is for administrators and the service only"
     assert said == ["3 problems:", open_to_all, *wrong]

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from app.model import Frame, Labels, Matcher, Statement, TimeRange
 from app.sources.base import Ask
-from app.sources.clickhouse import ClickHouseConfig, ClickHouseRead, ClickHouseSource
+from app.sources.clickhouse.source import ClickHouseConfig, ClickHouseRead, ClickHouseSource
 from tests.servers.clickhouse import ClickHouse, ClickHouseServer, real_clickhouse
 
 DATABASE = "bridge_test"

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 import time
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.errors import SourceError, SourceOverloaded, SourceRejected, SourceTimeout
-from app.model import OPERATORS, Matcher, Operator, TimeRange
-from app.sources.base import accepts
-from app.sources.clickhouse import ClickHouseSource
-from tests.sources.clickhouse.conftest import DATABASE, SLOW, Store, series, statement, until
+from app.model import Matcher, TimeRange
+from app.sources.base import Ask
+from app.sources.clickhouse.source import ClickHouseRead, ClickHouseSource
+from tests.sources.clickhouse.conftest import DATABASE, SLOW, TEN_MINUTES, Store, series, statement, until
+from tests.sources.sql_shapes import RIGHT, WRONG, shaped
 
 AVERAGE = """
     SELECT toUnixTimestamp64Milli(toStartOfInterval(at, toIntervalMillisecond({step_ms:Int64}))) AS time, {by}, avg(lots) AS value
@@ -52,6 +59,44 @@ def _literal(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\t", "\\t") + "'"
 
 
+@pytest.mark.parametrize("shape", RIGHT.values(), ids=RIGHT)
+async def test_the_check_is_content_with_what_the_engine_answers(source: ClickHouseSource, shape: str) -> None:
+    read = ClickHouseRead(source="history", sql=shaped(shape, AVERAGE, "at >="), labels={"account": "account"})
+    assert list(read.problems()) == []
+    only = (Matcher("account", "=", ("A1",)),)
+    found = await source.fetch(read.statement(Ask("m", TEN_MINUTES, ("account",), only)))
+    assert series(found) == {(("account", "A1"),): [(0, 0.875), (60_000, 3.0)]}
+
+
+@pytest.mark.parametrize("shape", WRONG.values(), ids=WRONG)
+def test_the_check_is_not_content_with_what_the_engine_refuses(shape: str) -> None:
+    assert list(ClickHouseRead(source="history", sql=shaped(shape, AVERAGE, "at >=")).problems()) != []
+
+
+async def test_a_time_that_names_no_zone_is_utc_whatever_the_hosts_zone(tmp_path: Path) -> None:
+    sql = "SELECT toInt64(toUnixTimestamp(toStartOfDay(toDateTime('1970-01-02 01:00:00')))) * 1000 AS time, 1 AS value"
+    assert await asyncio.to_thread(answered_in_new_york, tmp_path, sql) == [86_400_000]
+
+
+def answered_in_new_york(folder: Path, sql: str) -> Any:
+    """What a bridge with an embedded engine on a host in New York answers to this template: the times."""
+    program = """
+import asyncio, json, sys
+from pathlib import Path
+from tests.sources.clickhouse.conftest import ClickHouseConfig, statement
+
+async def main():
+    source = ClickHouseConfig(interface="chdb", path=Path(sys.argv[1]), database="default").build("history")
+    print(json.dumps((await source.fetch(statement(sys.argv[2]))).time.tolist()))
+    await source.close()
+
+asyncio.run(main())
+"""
+    command = [sys.executable, "-c", program, str(folder), sql]
+    environment = {**os.environ, "TZ": "America/New_York", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+
 async def test_the_kept_labels_make_the_series(source: ClickHouseSource) -> None:
     frame = await source.fetch(statement(AVERAGE, by=("account", "direction"), direction="side"))
     assert series(frame) == {
@@ -82,29 +127,6 @@ async def test_a_word_that_an_enum_does_not_know_matches_nothing(source: ClickHo
     frame = await source.fetch(statement(AVERAGE, where=(Matcher("side", "=", ("hold",)),), side="side"))
     assert len(frame) == 0
     assert frame.series == ()
-
-
-OPERANDS: dict[Operator, tuple[tuple[str, ...], ...]] = {
-    **dict.fromkeys(("=", "!="), (("",), ("a",), ("b'c",), ("10",))),
-    **dict.fromkeys(("=|", "!=|"), (("a", "b'c"), ("", "\\"), ("a,b", "[a]", "line\nbreak"))),
-    **dict.fromkeys(("=~", "!~"), (("a|10",), ("(?i)a",), (".*",), ("b.c",), ("line.break",), ("tab\there",), ("",))),
-    **dict.fromkeys(("<", "<=", ">", ">="), (("10",), ("-1.5",), ("1e2",), ("a",), ("b'c",), ("",))),
-}
-
-
-@pytest.mark.parametrize("operator", OPERATORS)
-async def test_every_operator_means_what_the_shared_rule_says(source: ClickHouseSource, operator: Operator) -> None:
-    for operand in OPERANDS[operator]:
-        matcher = Matcher("word", operator, operand)
-        frame = await source.fetch(statement(EACH, by=("word",), where=(matcher,), word="word"))
-        assert {labels[0][1] for labels in frame.series} == {word for word in WORDS if accepts(matcher)(word)}, operand
-
-
-async def test_a_value_stays_a_value_whatever_it_says(source: ClickHouseSource) -> None:
-    for word in WORDS:
-        where = (Matcher("word", "=|", (word, "no such word")),)
-        frame = await source.fetch(statement(EACH, by=("word",), where=where, word="word"))
-        assert frame.series == ((("word", word),),)
 
 
 async def test_a_percent_sign_in_the_statement_is_itself(source: ClickHouseSource) -> None:
@@ -218,7 +240,7 @@ async def test_a_cancelled_query_is_gone_at_the_engine_and_the_source_goes_on(st
     asking = asyncio.create_task(source.fetch(statement(SLOW)))
     await until(lambda: store.running() == 1)
     asking.cancel()
-    assert await until(lambda: store.running() == 0) < 0.25
+    await until(lambda: store.running() == 0)
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert series(await source.fetch(statement("SELECT toInt64(0) AS time, 1 AS value"))) == {(): [(0, 1.0)]}
@@ -240,7 +262,7 @@ async def test_twenty_cancelled_queries_leave_every_connection_usable(store: Sto
     for task in asking:
         task.cancel()
     await asyncio.wait(asking)
-    assert await until(lambda: store.running() == 0) < 0.25
+    await until(lambda: store.running() == 0)
     answers = await asyncio.gather(*(source.fetch(statement(f"SELECT toInt64(0) AS time, {n} AS value")) for n in range(20)))
     assert [series(frame) for frame in answers] == [{(): [(0, float(n))]} for n in range(20)]
 

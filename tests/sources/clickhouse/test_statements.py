@@ -14,10 +14,11 @@ from app.errors import (
     SourceTimeout,
     SourceUnavailable,
 )
+from app.filters import NUMBER
 from app.model import Matcher, TimeRange
 from app.sources.base import Ask, translate
-from app.sources.clickhouse import ClickHouseRead
-from app.sources.clickhouse_link import ERRORS
+from app.sources.clickhouse.link import ERRORS
+from app.sources.clickhouse.source import ClickHouseRead
 
 SPAN = TimeRange(60_000, 120_000, 10_000)
 
@@ -30,10 +31,12 @@ def test_labels_and_filters_are_filled_in_and_only_what_the_text_names_is_bound(
     sql = "SELECT ts AS time, {by}, 1 AS value FROM t WHERE ts > {from_ms:Int64} {where} GROUP BY ALL;"
     ask = Ask("m", SPAN, ("broker",), (Matcher("broker", "=|", ("b1", "b2")), Matcher("size", ">", ("3",))))
     found = read(sql, broker="broker_id").statement(ask)
+    escaped = NUMBER.replace("\\", "\\\\")
     assert found.text == (
         "SELECT ts AS time, ifNull(toString(broker_id), '') AS broker,  1 AS value FROM t WHERE ts > {from_ms:Int64} "
         "AND ifNull(toString(broker_id), '') IN {w0:Array(String)} "
-        "AND toFloat64OrNull(ifNull(toString(size), '')) > {w1:Float64} GROUP BY ALL"
+        f"AND if(match(ifNull(toString(size), ''), '^(?:{escaped})$'), toFloat64OrNull(ifNull(toString(size), '')), NULL) > "
+        "{w1:Float64} GROUP BY ALL"
     )
     assert found.params == (("from_ms", 60_000), ("w0", ("b1", "b2")), ("w1", 3.0))
     assert (found.source, found.metric, found.range, found.labels) == ("history", "m", SPAN, ("broker",))

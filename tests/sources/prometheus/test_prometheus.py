@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
@@ -13,20 +12,19 @@ import pytest
 import pytest_asyncio
 
 from app.errors import (
-    SourceDenied,
     SourceError,
-    SourceGarbled,
     SourceOverloaded,
     SourceRejected,
-    SourceTimeout,
     SourceUnavailable,
 )
-from app.model import OPERATORS, Frame, Matcher, Operator, TimeRange
-from app.sources.base import Ask, accepts
-from app.sources.prometheus import MOST_POINTS, PrometheusConfig, PrometheusRead, PrometheusSource
+from app.model import Frame, Matcher, TimeRange
+from app.sources.base import Ask
+from app.sources.prometheus.promql import label_matcher, path_name
+from app.sources.prometheus.source import MOST_POINTS, PrometheusConfig, PrometheusRead, PrometheusSource
+from tests.frames import shown
 from tests.servers.patience import quickest
 from tests.servers.prometheus import prometheus_with
-from tests.unit.frames import shown
+from tests.sources.prometheus.answering import answering
 
 #: An hour ago, on a minute.
 BASE = int(time.time()) // 60 * 60 - 3600
@@ -120,16 +118,6 @@ async def test_nothing_found_is_an_empty_frame(prom: PrometheusSource) -> None:
     assert shown(await ask(prom, "nonsense")) == {}
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("operand", ["a1", "A.1", ".*1", "9", 'quo"te', "back\\slash", '"} or vector(1) #', ""])
-async def test_every_operator_means_what_it_means_everywhere(prom: PrometheusSource, operator: Operator, operand: str) -> None:
-    if operator in ("=~", "!~") and operand == "back\\slash":
-        operand = "back..lash"
-    matcher = Matcher("host", operator, (operand, "10") if "|" in operator else (operand,))
-    found = {dict(labels)["host"] for labels in (await ask(prom, "sum by ({by}) (gauge{where})", ("host",), (matcher,))).series}
-    assert found == {host for host in HOSTS if accepts(matcher)(host)}
-
-
 async def test_a_label_may_be_called_otherwise_in_the_store(prom: PrometheusSource) -> None:
     where = (Matcher("machine", "=", ("a1",)),)
     found = await ask(prom, "sum by ({by}) (gauge{where})", ("machine",), where, machine="host")
@@ -203,64 +191,6 @@ async def test_a_dead_server_is_unavailable_at_once_and_nothing_is_said_of_tls()
     await source.close()
 
 
-Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def answering(payload: bytes, hang: bool = False) -> AsyncIterator[int]:
-    """A server that gives each caller these bytes, and then ends or hangs."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(payload)
-            await writer.drain()
-            if hang:
-                await reader.read()
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    yield server.sockets[0].getsockname()[1]
-    server.close()
-
-
-def reply(status: str, body: str, kind: str = "application/json", more: str = "") -> bytes:
-    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}"
-    return f"{head}Connection: close\r\n\r\n{body}".encode()
-
-
-def failing(kind: str) -> str:
-    return f'{{"status":"error","errorType":"{kind}","error":"because"}}'
-
-
-@pytest.mark.parametrize(
-    ("payload", "error"),
-    [
-        (reply("503 Service Unavailable", failing("timeout")), SourceTimeout),
-        (reply("503 Service Unavailable", "starting", "text/plain"), SourceUnavailable),
-        (reply("400 Bad Request", failing("bad_data")), SourceRejected),
-        (reply("422 Unprocessable Entity", failing("execution")), SourceRejected),
-        (reply("401 Unauthorized", "", "text/plain"), SourceDenied),
-        (reply("403 Forbidden", "", "text/plain"), SourceDenied),
-        (reply("429 Too Many Requests", "", "text/plain"), SourceOverloaded),
-        (reply("302 Found", "", "text/plain", "Location: http://127.0.0.1:1/\r\n"), SourceGarbled),
-        (reply("200 OK", "<html>", "text/html"), SourceGarbled),
-        (reply("200 OK", '{"status":"success","data":{"resultType":"scalar","result":[]}}'), SourceGarbled),
-        (reply("200 OK", '{"status":"success","data":{}}'), SourceGarbled),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", SourceGarbled),
-        (b"garbage\r\n\r\n", SourceGarbled),
-        (b"", SourceUnavailable),
-    ],
-)
-async def test_an_answer_that_is_none_says_who_must_act(payload: bytes, error: type[SourceError]) -> None:
-    async with answering(payload) as port:
-        source = source_of(port)
-        with pytest.raises(error):
-            await ask(source, "up")
-        await source.close()
-
-
 async def test_a_server_that_never_answers_ends_at_the_callers_limit_and_leaves_the_pool_usable() -> None:
     async with answering(b"", hang=True) as port:
         source = source_of(port, pool_size=2)
@@ -278,15 +208,6 @@ def test_the_same_query_with_labels_of_other_names_is_another_question() -> None
     one, other = (PrometheusRead(source="prom", query="sum by ({by}) (up{where})", labels={"host": word}) for word in ("a", "b"))
     assert one.statement(ask).key != other.statement(ask).key
     assert one.statement(ask).shape != other.statement(ask).shape
-
-
-async def test_warnings_of_the_server_reach_the_panel() -> None:
-    body = '{"status":"success","data":{"resultType":"matrix","result":[]},"warnings":["half is missing"]}'
-    async with answering(reply("200 OK", body)) as port:
-        source = source_of(port)
-        found = await ask(source, "up")
-        await source.close()
-    assert [(notice.severity, notice.text) for notice in found.notices] == [("warning", "prom: half is missing")]
 
 
 async def test_proxies_of_the_environment_are_not_used(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,3 +236,22 @@ def test_a_wrong_template_is_found_before_it_is_asked() -> None:
         "has labels but no {by}",
         "has labels but no {where}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("word", "selected", "path"),
+    [
+        ("host", 'host="a"', "host"),
+        ("host.name", '"host.name"="a"', "U__host_2e_name"),
+        ("a/b_c?", '"a/b_c?"="a"', "U__a_2f_b__c_3f_"),
+    ],
+)
+def test_a_label_of_any_name_is_quoted_where_it_stands(word: str, selected: str, path: str) -> None:
+    assert (label_matcher(Matcher("host", "=", ("a",)), word), path_name(word)) == (selected, path)
+
+
+async def test_one_of_no_values_is_nothing_and_none_of_no_values_is_everything(prom: PrometheusSource) -> None:
+    found = [
+        await ask(prom, "sum by ({by}) (gauge{where})", ("host",), (Matcher("host", operator, ()),)) for operator in ("=|", "!=|")
+    ]
+    assert [len(frame.series) for frame in found] == [0, len(HOSTS)]

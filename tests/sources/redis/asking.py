@@ -1,4 +1,4 @@
-"""Asking a source as a catalogue entry would: a read as YAML has it, and the times that the tests count in."""
+"""ReadContext a source as a catalogue entry would: a read as YAML has it, and the times that the tests count in."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pydantic import TypeAdapter
 
 from app.model import Frame, Matcher, Statement, TimeRange
 from app.sources.base import Ask
-from app.sources.redis import RedisRead, RedisSource
-from app.sources.redis_reads import KeyRead
-from tests.unit.frames import shown
+from app.sources.redis.reads import KeyRead
+from app.sources.redis.source import RedisRead, RedisSource
+from tests.frames import shown
 
 STEP = 60_000
 #: The start of a bucket.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.sources.redis import RedisConfig, RedisSource
+from app.sources.redis.source import RedisConfig, RedisSource
 from tests.servers.redis import RedisServer
 from tests.sources.redis.asking import Asker
 

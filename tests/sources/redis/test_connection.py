@@ -24,11 +24,12 @@ from app.errors import (
     SourceUnavailable,
 )
 from app.model import Frame
-from app.sources.redis import RedisConfig, RedisSource
-from tests.servers.redis import RedisServer, free_port
+from app.sources.redis.source import RedisConfig, RedisSource
+from demo.stores import free_port
+from tests.frames import shown
+from tests.servers.redis import RedisServer
 from tests.sources.redis.asking import OPEN, STEP, Asker, statement
 from tests.sources.redis.listeners import black_hole, listener, saying
-from tests.unit.frames import shown
 
 PASSWORD = "correct horse"
 ONE = {"read": "hash", "key": "h", "field": "v"}
@@ -304,7 +305,7 @@ async def test_ten_thousand_cancelled_calls_hand_no_reply_to_the_wrong_caller(se
         assert wrong == []
         assert cancelled >= wanted
         assert answered > 1000
-        # not only while they waited for a connection: thousands had one, and it was dropped
+        # Not only while they waited for a connection: thousands had one, and it was dropped.
         assert server.client.info("stats")["total_connections_received"] - before > 2000
         assert await connections(server, at_most=5) <= 5
         names = [await source.ping() for _ in range(10)]

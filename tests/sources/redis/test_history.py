@@ -52,14 +52,27 @@ HUNG = NOW - 200_000
 async def test_an_account_whose_terminal_hangs_has_no_value_of_now(server: RedisServer, ask: Asker) -> None:
     sampled(server, "A1", {T0: 1}, equity=1, seen=HUNG)
     sampled(server, "A2", {T0: 10}, equity=30, seen=NOW - 60_000)
-    sampled(server, "A3", {T0: 100}, equity=300)  # does not say
-    assert await ask(DATED, by="account") == {
-        "account=A1": {T0: 1},
-        "account=A2": {T0: 10, OPEN: 30},
-        "account=A3": {T0: 100, OPEN: 300},
-    }
+    assert await ask(DATED, by="account") == {"account=A1": {T0: 1}, "account=A2": {T0: 10, OPEN: 30}}
     told = "account_state:{id}: 1 not written for 60s, the longest for 3min; there is no value of now"
     assert (ask.remarks, ask.frame.partial) == ([told], False)
+
+
+@pytest.mark.parametrize("said", [{}, {"seen": ""}])
+async def test_an_account_that_does_not_say_when_it_was_written_is_shown_and_marked(
+    server: RedisServer, ask: Asker, said: dict[str, str]
+) -> None:
+    sampled(server, "A3", {T0: 100}, equity=300, **said)
+    assert await ask(DATED, by="account") == {"account=A3": {T0: 100, OPEN: 300}}
+    told = "account_state:{id}: 1 do not say when they were written (seen); taken for now"
+    assert (ask.remarks, ask.frame.partial) == ([told], True)
+
+
+async def test_an_account_whose_state_is_gone_is_missing_from_the_figures(server: RedisServer, ask: Asker) -> None:
+    sampled(server, "A1", {}, equity=1, seen=NOW)
+    server.client.sadd("account_state:index", "A2")
+    assert await ask(DATED) == {"": {OPEN: 1}}
+    told = "account_state:index: 1 of its ids have no account_state:{id}; their figures are missing"
+    assert (ask.remarks, ask.frame.partial) == ([told], True)
 
 
 async def test_without_samples_too_a_hung_terminal_shows_nothing_of_now(server: RedisServer, ask: Asker) -> None:

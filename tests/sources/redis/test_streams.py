@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from app.sources.redis import RedisConfig
+from app.sources.redis.source import RedisConfig
+from tests.frames import shown
 from tests.servers.redis import RedisServer
 from tests.sources.redis.asking import NOW, OPEN, STEP, T0, Asker, problems_of, statement, where
 from tests.sources.redis.listeners import listener, resp, saying
-from tests.unit.frames import shown
 
 STATES = {"read": "size", "sizes": {f"instance:state:{state}": {"state": state} for state in ("running", "stopped", "crashed")}}
 SIGNALS = {"read": "stream", "stream": "trade_signals", "group": "executors", "constants": {"group": "executors"}}
@@ -142,33 +142,39 @@ async def test_the_age_of_an_event_is_against_its_own_time(server: RedisServer, 
     assert await ask({**RESULTS, "age_of": "sent_at", "aggregate": "max"}) == {"": {T0: 3}}
 
 
-async def test_buckets_that_the_stream_no_longer_holds_whole_are_left_out(server: RedisServer, ask: Asker) -> None:
+async def test_a_trimmed_stream_says_from_when_on_it_has_everything(server: RedisServer, ask: Asker) -> None:
     for at_ms in (T0, T0 + 1000, T0 + STEP):
         result(server, at_ms)
     server.client.xtrim("trade_results", maxlen=2, approximate=False)
-    assert await ask({**RESULTS, "value": "count"}) == {"": {T0 + STEP: 1}}
-    assert ask.remarks == ["trade_results was trimmed: it begins at 2023-11-14 22:14:01Z; buckets before are left out"]
+    assert await ask({**RESULTS, "value": "count"}) == {"": {T0: 1, T0 + STEP: 1}}
+    assert ask.frame.covers_from_ms == T0 + 1000
     assert await ask({**RESULTS, "value": "count"}, from_ms=T0 + STEP) == {"": {T0 + STEP: 1}}
-    assert ask.remarks == []
+    assert ask.frame.covers_from_ms is None
     server.client.xtrim("trade_results", maxlen=0)
     assert await ask({**RESULTS, "value": "count"}) == {}
-    assert len(ask.remarks) == 1
+    assert ask.frame.covers_from_ms == T0 + STEP + 1
+
+
+async def test_of_a_millisecond_whose_first_entries_were_trimmed_nothing_is_told(server: RedisServer, ask: Asker) -> None:
+    for sequence in range(3):
+        server.client.xadd("trade_results", {"event": "execution"}, id=f"{T0}-{sequence}")
+    server.client.xadd("trade_results", {"event": "execution"}, id=f"{T0 + 500}-0")
+    server.client.xtrim("trade_results", maxlen=2, approximate=False)
+    assert await ask({**RESULTS, "value": "count"}, from_ms=T0 - STEP) == {"": {T0: 1}}
+    assert ask.frame.covers_from_ms == T0 + 1
 
 
 async def test_a_stream_that_is_not_there_has_no_events(server: RedisServer, ask: Asker) -> None:
     assert await ask({**RESULTS, "value": "count"}, by="broker", now_ms=NOW) == {}
 
 
-async def test_events_over_the_limit_are_cut_to_the_newest_and_say_so(server: RedisServer) -> None:
+async def test_of_events_over_the_limit_the_newest_are_told_and_from_when_on_they_are_all(server: RedisServer) -> None:
     for at_ms in (T0, T0 + STEP, OPEN):
         result(server, at_ms)
     source = RedisConfig(port=server.port, max_rows=2).build("rtrs")
     frame = await source.fetch(statement({**RESULTS, "value": "count"}))
     await source.close()
-    assert shown(frame) == {"": {T0 + STEP: 1, OPEN: 1}}
-    assert [notice.text for notice in frame.notices] == [
-        "trade_results: more than 2 found; only the newest 2 are shown (max_rows)"
-    ]
+    assert (shown(frame), frame.covers_from_ms) == ({"": {OPEN: 1}}, T0 + STEP + 1)
 
 
 @pytest.mark.parametrize(

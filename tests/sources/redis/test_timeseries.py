@@ -13,10 +13,10 @@ import fakeredis
 import pytest
 import redis
 
-from app.sources.redis import RedisConfig
+from app.sources.redis.source import RedisConfig
+from tests.frames import shown
 from tests.sources.redis.asking import NOW, OPEN, STEP, T0, Asker, problems_of, statement, where
 from tests.sources.redis.listeners import listener, saying
-from tests.unit.frames import shown
 
 EQUITY = {"read": "timeseries", "index": "account_state:index", "key": "ts:equity:{id}", "labels": {"account": "$id"}}
 

@@ -16,7 +16,10 @@ from tests.winsvc.wine.tree import ENVIRONMENT, PREFIX, PRISTINE, PYTHON, ROOT, 
 
 _FACT = re.compile(r"(STATE|WIN32_EXIT_CODE|SERVICE_EXIT_CODE|WAIT_HINT)\s*:\s*(\d+|0x[0-9a-f]+)", re.I)
 #: wine has no Event Log to read, but says what is written to it, and as what
-_EVENT = re.compile(r'(\w+):eventlog:ReportEventW L"(.*)"$')
+#: Wine shows the first 300 characters or so of a text, and "..." behind one that it cut.
+_EVENT = re.compile(r'(\w+):eventlog:ReportEventW L"(.*)"(\.\.\.)?$')
+#: How many characters of a text a test may rely on.
+_SHOWN = 200
 _KINDS = {"trace": "info", "warn": "warning", "err": "error"}
 _STATES = {1: "stopped", 2: "starting", 3: "stopping", 4: "running"}
 
@@ -98,6 +101,13 @@ class Machine:
         """What was written to the Event Log: kind and text."""
         found = (_EVENT.search(line) for line in self._said)
         return [(_KINDS[event[1]], event[2].replace("\\\\", "\\")) for event in found if event]
+
+    def events_end_with(self, *wanted: tuple[str, str]) -> None:
+        """Assert that these are the newest events. Of a long text only its begin is compared, because Wine cuts it."""
+        newest = self.events()[-len(wanted) :]
+        begins = [(kind, text[: len(found)]) for (kind, text), (_, found) in zip(wanted, newest, strict=True)]
+        assert newest == begins
+        assert all(len(found) >= min(len(text), _SHOWN) for (_, text), (_, found) in zip(wanted, newest, strict=True))
 
     def state(self, name: str) -> str:
         """Its state in a word."""

@@ -1,0 +1,41 @@
+"""Checks at load time whether the history and the live read of a metric can share a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from app.catalog.entries import Metric, OverTime
+from app.model import Parts
+from app.sources.off import OffRead
+
+#: How the two parts of a bucket must be merged, for each figure over time.
+_MERGE_NEEDED: Mapping[OverTime, Parts] = {
+    "sum": "sum",
+    "rate": "sum",
+    "max": "max",
+    "avg": "mean",
+    "ratio": "mean",
+    "quantile": "none",
+}
+
+
+def joining_problems(metric: Metric) -> Iterator[tuple[str, str]]:
+    """(key, problem) of a metric whose history and live read cannot share a bucket.
+
+    A sampled metric cannot fail: its bucket is its newest sample. Nor can a live read that knows only the present.
+    """
+    history, live = metric.history, metric.live
+    if history is None or live is None or metric.sampled or not live.ranged:
+        return
+    if isinstance(history, OffRead) or isinstance(live, OffRead):
+        return
+    over_time = metric.entry.over_time
+    needed, given = _MERGE_NEEDED[over_time], history.given_parts
+    if not history.cuts_buckets and needed != "none":
+        yield "history", f"cannot answer for a part of a bucket; `over_time: {over_time}` beside a live read needs that"
+    elif history.cuts_buckets and given is None:
+        yield "history.parts", f"is missing (how two parts of one bucket become one); `over_time: {over_time}` needs {needed}"
+    elif history.cuts_buckets and given != needed:
+        yield "history.parts", f"{given!r} does not go with `over_time: {over_time}`; allowed: {needed}"
+    elif live.given_parts != needed:
+        yield "live", f"gives {live.given_parts!r} for a part of a bucket, the history {needed!r}: they cannot be put together"

@@ -1,0 +1,1 @@
+"""The JSON plugin's contract: panel data, annotations, discovery."""

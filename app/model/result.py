@@ -1,0 +1,56 @@
+"""The Result of a Query, the reports of its sources, and the one seam, Fetch."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from app.errors import BridgeError
+from app.model.frame import Frame
+from app.model.question import Query, Statement, TimeRange
+
+Status = Literal["fresh", "stale", "partial", "error"]
+
+
+PartName = Literal["history", "live", "fallback"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReport:
+    """The part of one source in an answer: how long it took, why it is missing, or why an older answer stands in for it."""
+
+    source: str
+    part: PartName
+    seconds: float
+    error: BridgeError | None = None
+    stale: str | None = None
+    age_s: float = 0.0
+
+
+_NO_RANGE = TimeRange(0, 1000, 1000)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """The answer to one Query: a frame or an error. It does not depend on the other queries of its request."""
+
+    query: Query
+    frame: Frame = field(default_factory=Frame)
+    error: BridgeError | None = None
+    status: Status = "fresh"
+    range: TimeRange = _NO_RANGE
+    asked: tuple[SourceReport, ...] = ()
+    #: the age of the oldest part, seconds
+    age_s: float = 0.0
+    #: until when (epoch ms) the same question has the same answer; None where that is not known
+    valid_until_ms: int | None = None
+    #: the range begins on a multiple of this
+    grid_ms: int = 1000
+
+
+#: The one seam. A source is one; a policy takes one and is one.
+Fetch = Callable[[Statement], Awaitable[Frame]]
+
+#: Epoch milliseconds, injected wherever time is read.
+Clock = Callable[[], int]

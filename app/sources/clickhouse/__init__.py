@@ -1,0 +1,1 @@
+"""ClickHouse as a source: over HTTP, or the embedded engine in this process."""

@@ -1,0 +1,303 @@
+"""DuckDB: account analytics from published, read-only snapshots (see `snapshots`). One cursor a call (see `engine`)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import duckdb
+import numpy as np
+from pydantic import Field
+
+from app import clock, filters
+from app.clock import instant_text
+from app.errors import SourceGarbled, SourceOverloaded, SourceRejected, SourceTimeout, SourceUnavailable
+from app.model import Frame, Matcher, Notice, Statement, TimeRange
+from app.sources.base import Ask, ErrorTable, SourceConfig, translate
+from app.sources.duckdb.engine import CursorCall, open_hardened
+from app.sources.duckdb.snapshots import Demands, Snapshot, SnapshotHealth, Snapshots
+from app.sources.sql.dialect import DUCKDB, FLOAT, PICKED, SeriesDialect
+from app.sources.sql.rows import (
+    TIMES,
+    VALUES,
+    WEIGHTS,
+    expect_columns,
+    expect_row_count,
+    frame_of_events,
+    frame_of_points,
+    no_integer_time,
+    select_rows,
+    select_series,
+)
+from app.sources.sql.template import SqlRead, yields_points
+
+# The braces are doubled for `str.format`.
+_NUMBER = filters.NUMBER.replace("{", "{{").replace("}", "}}")
+_ROW, _KNOWN = f"struct_pack(t := time, v := {FLOAT})", f"{FLOAT} IS NOT NULL"
+_DIALECT = SeriesDialect(
+    quoting=DUCKDB,
+    placeholder=lambda name, _: f"${name}",
+    parameter=re.compile(r"\$(\w+)"),
+    as_text="coalesce(CAST({column} AS VARCHAR), '')",
+    as_float="coalesce(CAST({column} AS DOUBLE), {otherwise})",
+    nan="'nan'::DOUBLE",
+    collect="list",
+    one_of="list_contains({operand}, {column})",
+    matches="regexp_full_match({column}, {operand})",
+    as_number=f"CASE WHEN regexp_full_match({{column}}, '{_NUMBER}') THEN try_cast({{column}} AS DOUBLE) END",
+    time_advice="write epoch_ms(...) AS time",
+    alias_hides_column=False,
+    thinned_value="CASE WHEN isfinite(value::DOUBLE) THEN value::DOUBLE END",
+    is_known=_KNOWN,
+    lowest=f"arg_min({_ROW}, struct_pack(v := {FLOAT}, t := time)) FILTER ({_KNOWN})",
+    highest=f"arg_max({_ROW}, struct_pack(v := {FLOAT}, t := -time)) FILTER ({_KNOWN})",
+    newest_known=f"arg_max({_ROW}, time) FILTER ({_KNOWN})",
+    newest=f"arg_max({_ROW}, time)",
+    first_null=f"arg_min({_ROW}, time)",
+    distinct="list_distinct",
+    unfold="unnest",
+    stretch="time // {width}",
+    picked_time=f"{PICKED}.t",
+    picked_value=f"{PICKED}.v",
+)
+_SPAN = ("from_ms", "to_ms", "step_ms", "now_ms")
+_NO_RANGE = TimeRange(0, 1000, 1000)
+
+_ERRORS: ErrorTable = {
+    duckdb.IOException: SourceUnavailable,
+    duckdb.ConnectionException: SourceUnavailable,
+    duckdb.InterruptException: SourceTimeout,
+    duckdb.OutOfMemoryException: SourceOverloaded,
+    duckdb.FatalException: SourceUnavailable,
+    duckdb.InternalException: SourceGarbled,
+    duckdb.SerializationException: SourceGarbled,
+    duckdb.Error: SourceRejected,
+}
+
+
+class DuckDBConfig(SourceConfig):
+    """A folder of snapshots."""
+
+    kind: Literal["duckdb"] = Field("duckdb", description="what the store is")
+    snapshots: Path = Field(description="the folder into which the writer publishes snapshots")
+    poll_s: float = Field(1.0, ge=0, le=60, description="least time between two looks for a newer snapshot")
+    max_execution_time_s: float = Field(
+        4.0, gt=0, le=60, description="after this time the engine gives up; keep it below attempt_timeout_s"
+    )
+    memory_limit: str = Field("256MB", pattern=r"^\d+(MB|GB)$", description="memory of the engine")
+    threads: int = Field(
+        1, ge=1, le=64, description="the engine's threads for one statement; several statements run at the same time anyway"
+    )
+    computed: bool = Field(
+        False, description="true: accept snapshots with views, macros or computed columns, which may run anything"
+    )
+    newest: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_]\w*\.[A-Za-z_]\w*$",
+        description="table.column: its newest time is compared with the time in the snapshot's name",
+    )
+    newest_within_s: float = Field(
+        300.0, ge=0, description="how far `newest` may be behind before answers are partial, with a warning that rows are missing"
+    )
+
+    def build(self, name: str) -> DuckDBSource:
+        """The source of that name."""
+        return DuckDBSource(name, self)
+
+
+class DuckDBRead(SqlRead):
+    """A SELECT that yields `time` (epoch ms, integer), the label columns, and `value`; events: text columns in place of `value`.
+
+    The template may use `$from_ms`, `$to_ms`, `$step_ms` and `$now_ms` (0 when the open bucket is not asked for).
+
+    It is never sliceable: a newer snapshot may change every bucket, and a query costs no network.
+    """
+
+    dialect: ClassVar[SeriesDialect] = _DIALECT
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """As for every template; more than one statement, or none that the engine's parser takes."""
+        yield from super().problems()
+        narrowed = Ask("check", _NO_RANGE, tuple(self.labels), tuple(Matcher(label, "=", ("x",)) for label in self.labels))
+        asked = self.statement(Ask("check", _NO_RANGE))
+        try:
+            duckdb.extract_statements(self.statement(narrowed).text)
+            found = duckdb.extract_statements(asked.text)
+            if len(found) != 1 or found[0].type != duckdb.StatementType.SELECT:
+                yield "sql", "exactly one SELECT is allowed"
+                return
+            # This is what is sent: a text that is a SELECT by itself may be none inside another SELECT.
+            duckdb.extract_statements(_select_all(asked, 1))
+        except duckdb.Error as problem:
+            yield "sql", f"not SQL: {str(problem).splitlines()[0]}"
+            return
+        for name in sorted(found[0].named_parameters - set(_SPAN)):
+            yield "sql", f"unknown parameter ${name}; allowed: {', '.join('$' + known for known in _SPAN)}"
+
+
+class DuckDBSource:
+    """The newest snapshot as a source (see `sources.base.Source`). A cancelled fetch interrupts its own cursor."""
+
+    def __init__(self, name: str, config: DuckDBConfig) -> None:
+        self.name = name
+        self._config = config
+        demands = Demands(config.computed, config.newest, config.newest_within_s)
+        self._snapshots = Snapshots(config.snapshots, self._open_file, config.poll_s, demands)
+        self._opener = ThreadPoolExecutor(1, f"{name}-open")
+        self._workers = ThreadPoolExecutor(config.pool_size, name)
+        self._is_closed = False
+
+    @property
+    def skew_s(self) -> float | None:
+        """How far in the future the snapshot in use is dated; None where it is not."""
+        current = self._snapshots.current
+        ahead_s = 0.0 if current is None else (current.covers_to_ms - clock.wall_ms()) / 1000
+        return ahead_s if ahead_s > 0 else None
+
+    @property
+    def reaches_ms(self) -> int | None:
+        """The instant up to which the snapshot in use is complete, epoch ms."""
+        current = self._snapshots.current
+        return None if current is None else current.covers_to_ms
+
+    @property
+    def warning(self) -> str | None:
+        """Why the newest snapshot is not the one in use."""
+        return self._snapshots.health.problem
+
+    async def open(self) -> None:
+        """Close the engine that has checked the catalogue. The first fetch opens the newest snapshot."""
+        duckdb.default_connection().close()
+
+    async def close(self) -> None:
+        """Close the snapshot and end the threads."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        await asyncio.to_thread(self._workers.shutdown)
+        await asyncio.get_running_loop().run_in_executor(self._opener, self._snapshots.close)
+        self._opener.shutdown()
+
+    async def reconnect(self) -> None:
+        """Nothing: each fetch looks for the newest snapshot."""
+
+    async def fetch(self, statement: Statement) -> Frame:
+        """Query the newest snapshot. Raises SourceError. A cancelled fetch interrupts its query (0.25 s at most)."""
+        with translate(self.name, _ERRORS):
+            text = _select_all(statement, self._config.max_rows)
+            columns, lease = await self._query(text, dict(statement.params))
+        return self._frame_of(columns, statement, lease)
+
+    async def explain(self, statement: Statement) -> None:
+        """Let the engine plan the statement on the newest snapshot and say what it yields. Raises SourceError."""
+        params = dict(statement.params)
+        with translate(self.name, _ERRORS):
+            await self._query(f"EXPLAIN {_select_all(statement, self._config.max_rows)}", params)
+            described, _ = await self._query(f"DESCRIBE {statement.text}", params)
+        found = dict(zip(described["column_name"], described["column_type"], strict=True)).get("time", "not there")
+        if "INT" not in found:
+            raise no_integer_time(self.name, f"{found}, no integer", _DIALECT.time_advice)
+
+    async def ping(self) -> str:
+        """The engine's version and the snapshot in use. Raises SourceError."""
+        with translate(self.name, _ERRORS):
+            columns, lease = await self._query("SELECT version() AS version", {})
+        return f"DuckDB {columns['version'][0]}, {lease.snapshot.name}"
+
+    def age_s(self) -> float | None:
+        """The age of the snapshot in use, None before the first."""
+        current = self._snapshots.current
+        return None if current is None else max(time.time() - current.covers_to_ms / 1000, 0.0)
+
+    def _open_file(self, file: Path) -> duckdb.DuckDBPyConnection:
+        config = self._config
+        return open_hardened(file, config.memory_limit, config.threads, config.max_execution_time_s)
+
+    async def _query(self, text: str, params: dict[str, Any]) -> tuple[dict[str, Any], _Lease]:
+        loop = asyncio.get_running_loop()
+        leasing = loop.run_in_executor(self._opener, self._lease_cursor)
+        try:
+            lease = await asyncio.shield(leasing)
+        except asyncio.CancelledError:
+            leasing.add_done_callback(self._release_late)
+            raise
+        call = CursorCall(lease.cursor, text, params)
+        running = self._workers.submit(call.run)
+        # The lease ends with the thread, which may be after its caller has left.
+        running.add_done_callback(lambda _: self._opener.submit(lease.snapshot.release))
+        waiting = asyncio.wrap_future(running)
+        try:
+            return await asyncio.shield(waiting), lease
+        except asyncio.CancelledError:
+            await call.stop(waiting)
+            raise
+
+    def _lease_cursor(self) -> _Lease:
+        snapshot = self._snapshots.lease()
+        return _Lease(snapshot, self._snapshots.health, snapshot.connection.cursor())
+
+    def _release_late(self, leasing: asyncio.Future[_Lease]) -> None:
+        """Release the lease of a caller who left before it was made."""
+        if not leasing.cancelled() and leasing.exception() is None:
+            self._opener.submit(leasing.result().snapshot.release)
+
+    def _frame_of(self, columns: dict[str, Any], statement: Statement, lease: _Lease) -> Frame:
+        marks, max_rows = self._frame_marks(lease), self._config.max_rows
+        if TIMES not in columns:
+            expect_columns(self.name, columns, "time")
+            expect_row_count(self.name, len(columns["time"]), max_rows)
+            self._expect_integers(columns["time"])
+            cells = {name: column.tolist() for name, column in columns.items()}
+            return frame_of_events(np.ma.filled(columns["time"], 0), cells, **marks)
+        times = [one.compressed() if isinstance(one, np.ma.MaskedArray) else one for one in columns[TIMES]]
+        expect_row_count(self.name, sum(map(len, times)), max_rows)
+        for one in times:
+            self._expect_integers(one)
+        cells = {label: columns[label].tolist() for label in statement.labels}
+        return frame_of_points(statement, cells, times, columns[VALUES], columns.get(WEIGHTS), **marks)
+
+    def _expect_integers(self, times: Any) -> None:
+        if len(times) and times.dtype.kind not in "iu":
+            raise no_integer_time(self.name, "no integer", _DIALECT.time_advice)
+
+    def _frame_marks(self, lease: _Lease) -> dict[str, Any]:
+        """The frame's marks: the instant up to which the snapshot is complete (never the future), and what is wrong with it.
+
+        A snapshot that stands in for a newer one makes a stale answer. The answer is as old as the snapshot.
+        """
+        snapshot, health, now_ms = lease.snapshot, lease.health, clock.wall_ms()
+        covers_ms = min(snapshot.covers_to_ms, now_ms)
+        # What its own rows lack is missing from every figure.
+        marks: dict[str, Any] = {"covers_to_ms": covers_ms, "partial": snapshot.lag is not None}
+        notices = []
+        for problem in dict.fromkeys(filter(None, (health.problem, snapshot.lag))):
+            text = f"{problem}; the snapshot of {instant_text(snapshot.covers_to_ms)} is shown"
+            if health.stands_in and problem != snapshot.lag:
+                marks["older_copy"] = text
+            else:
+                notices.append(Notice("warning", f"{self.name}: {text}"))
+        if snapshot.covers_to_ms > now_ms + 2000:
+            notices.append(Notice("warning", f"{self.name}: snapshot {snapshot.name} is dated in the future"))
+        return marks | {"notices": tuple(notices)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Lease:
+    """A snapshot for one call, its health at that time, and a cursor on it."""
+
+    snapshot: Snapshot
+    health: SnapshotHealth
+    cursor: duckdb.DuckDBPyConnection
+
+
+def _select_all(statement: Statement, max_rows: int) -> str:
+    """The statement as it is sent: points as a row a series, events as they are."""
+    if yields_points(statement.text, DUCKDB):
+        return select_series(statement, max_rows, _DIALECT)
+    return select_rows(statement.text, max_rows)

@@ -1,0 +1,1 @@
+"""Prometheus and its kin as a source, over the HTTP API."""

@@ -1,0 +1,45 @@
+"""When hashes were last written. A terminal that hangs leaves its last figures behind, and no other field shows that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from app.clock import age_text
+from app.documents.schema import Strict
+from app.model import Flags, Notice, Remarks, Values, gap_remark
+from app.sources.redis.parse import Cell, instants
+from app.sources.redis.reads import Grouped, unparsed_remark
+
+
+class AsOf(Strict):
+    """The field that says when a hash was last written, and for how long it counts as the present after that."""
+
+    field: str
+    current_s: int = Field(60, ge=1)
+
+    def find_outdated(self, what: str, written: Sequence[Cell], where: Grouped, now_ms: int) -> tuple[Flags, Remarks]:
+        """Which of the rows that passed the filters show nothing of now, with remarks on all that are old.
+
+        A figure made of old hashes alone has no value of now, and nothing is missing from it. A figure made of old and current
+        hashes keeps the last values of the old ones and is partial. A hash that does not say when it was written is taken for
+        current, and the figure is partial: the hash may be as old as any.
+        """
+        cells = [written[row] for row in where.keep]
+        at_ms, bad = instants(cells)
+        remarks = unparsed_remark(what, self.field, bad)
+        if unsaid := cells.count(None) + cells.count(b""):
+            remarks += gap_remark(f"{what}: {unsaid} do not say when they were written ({self.field}); taken for now")
+        old = now_ms - at_ms > self.current_s * 1000
+        alone = where.only_in_group(old)
+        if alone.any():
+            text = self._age_text(what, at_ms[alone], now_ms)
+            remarks += Remarks((Notice("info", f"{text}; there is no value of now"),))
+        if (beside := old & ~alone).any():
+            remarks += gap_remark(f"{self._age_text(what, at_ms[beside], now_ms)}; figures of now hold their last values")
+        return alone, remarks
+
+    def _age_text(self, what: str, written_ms: Values, now_ms: int) -> str:
+        longest = age_text(now_ms - round(written_ms.min()))
+        return f"{what}: {len(written_ms)} not written for {self.current_s}s, the longest for {longest}"

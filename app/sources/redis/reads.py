@@ -1,0 +1,300 @@
+"""What all Redis reads share: their context, the way from an index to its members and hashes, and the grouping of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import numpy as np
+from pydantic import BeforeValidator, Field
+
+from app.documents.schema import Name, Strict
+from app.errors import SourceGarbled, SourceRejected
+from app.filters import accepts_all
+from app.model import (
+    NO_REMARKS,
+    Flags,
+    Frame,
+    Indices,
+    Labels,
+    Matcher,
+    Remarks,
+    Statement,
+    Times,
+    Values,
+    frame_of_runs,
+    gap_remark,
+)
+from app.sources.base import Ask, Read
+from app.sources.redis.connections import Command, RedisConnections, Reply
+from app.sources.redis.parse import Cell, text
+
+#: The points of one label set.
+Run = tuple[Labels, Times, Values]
+
+#: The word that stands for the id itself where a hash field is expected.
+ID = "$id"
+
+#: Text where YAML may give a number: `retcode: [10009, 10010]`.
+Text = Annotated[str, BeforeValidator(lambda raw: str(raw) if isinstance(raw, int | float) else raw)]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadContext:
+    """One statement, and what its source provides to answer it."""
+
+    statement: Statement
+    connections: RedisConnections
+    prefix: str
+    max_members: int
+    max_rows: int
+
+    @property
+    def used_labels(self) -> tuple[str, ...]:
+        """The labels of the answer and of its filters."""
+        return tuple(dict.fromkeys((*self.statement.labels, *(matcher.label for matcher in self.statement.where))))
+
+    @property
+    def open_ms(self) -> int:
+        """The start of the range's last bucket: a read of the present gives its points this time."""
+        return self.statement.range.bucket_ms(self.statement.range.to_ms - 1)
+
+    def key(self, template: str, ident: bytes = b"") -> bytes:
+        """The key of a template for one id. Only `{id}` is replaced, so a template may have hash tags."""
+        return (self.prefix + template).encode().replace(b"{id}", ident)
+
+    def bucket_seconds(self, buckets: Times) -> Values:
+        """How long each bucket has lasted: its step, or up to now for the open one (a second at least)."""
+        lasted = np.full(len(buckets), self.statement.range.step_ms / 1000)
+        if self.statement.now_ms:
+            lasted = np.minimum(lasted, np.maximum(self.statement.now_ms - buckets, 1000) / 1000)
+        return lasted
+
+
+class KeyRead(Read):
+    """A read of Redis keys. Keys are templates: `{id}` stands for a member of the index; the source's `prefix` comes first."""
+
+    read: str
+
+    def statement(self, ask: Ask) -> Statement:
+        """The Statement. Its text is the whole read; labels and filters are fields of their own."""
+        return Statement(
+            source=self.source,
+            metric=ask.metric,
+            text=f"{self.read} {self.model_dump_json(exclude_defaults=True)}",
+            params=(),
+            range=ask.range,
+            labels=ask.by,
+            where=ask.where,
+            read=self,
+            now_ms=ask.now_ms,
+        )
+
+    async def answer(self, context: ReadContext) -> Frame:
+        """Ask Redis and build the frame. Raises SourceError."""
+        raise NotImplementedError  # pragma: no cover
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """The rows that pass the filters, and for each of them the index of its label set."""
+
+    keep: Indices
+    place: Indices
+    label_sets: list[Labels]
+
+    def only_in_group(self, rows: Flags) -> Flags:
+        """The given rows whose label set has no other rows."""
+        every, some = (np.bincount(found, minlength=len(self.label_sets)) for found in (self.place, self.place[rows]))
+        found: Flags = rows & (every == some)[self.place]
+        return found
+
+
+@contextmanager
+def expect_reply(source: str, command: str) -> Iterator[None]:
+    """For code that takes a reply apart, and nothing else. Raises SourceGarbled where the reply has an unexpected form."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as odd:
+        raise SourceGarbled(source, f"answered {command} with something else than Redis does") from odd
+
+
+def group_rows(labels: Mapping[str, Sequence[str]], count: int, by: Sequence[str], where: Sequence[Matcher]) -> Grouped:
+    """The rows that the filters accept, grouped by their values of the `by` labels. `labels` has a column for each label."""
+    keep = _accepted_rows(labels, count, where)
+    names = sorted(set(by))
+    sets: dict[tuple[str, ...], int] = {}
+    columns = [labels[name] for name in names]
+    place = [sets.setdefault(tuple(column[row] for column in columns), len(sets)) for row in keep]
+    label_sets = [tuple(zip(names, values, strict=True)) for values in sets]
+    return Grouped(np.array(keep, dtype=np.intp), np.array(place, dtype=np.intp), label_sets)
+
+
+def _accepted_rows(labels: Mapping[str, Sequence[str]], count: int, where: Sequence[Matcher]) -> Sequence[int]:
+    if not where:
+        return range(count)
+    names = list(dict.fromkeys(matcher.label for matcher in where))
+    test = accepts_all(where)
+    rows = list(zip(*(labels[name] for name in names), strict=True))
+    verdicts = {row: test(dict(zip(names, row, strict=True))) for row in set(rows)}
+    return [place for place, row in enumerate(rows) if verdicts[row]]
+
+
+def unparsed_remark(pattern: str, field: str, count: int) -> Remarks:
+    """The remark on values that are no number or time: where and how many, never which.
+
+    They make a figure partial even if it has no other values: a null by itself means "known to have no value", and no alert rule
+    reports it.
+    """
+    return gap_remark(f"{pattern}: {field} does not parse {count} times; shown as null") if count else NO_REMARKS
+
+
+def frame_from_runs(runs: Sequence[Run], remarks: Remarks, covers_from_ms: int | None = None) -> Frame:
+    """The runs as a frame with what the read says of them."""
+    return frame_of_runs(runs, notices=remarks.notices, partial=remarks.partial, covers_from_ms=covers_from_ms)
+
+
+def truncated_remark(what: str, limit: int, name: str) -> Remarks:
+    """The remark on something that was longer than its limit."""
+    return gap_remark(f"{what}: more than {limit} found; only the newest {limit} are shown ({name})")
+
+
+@dataclass(frozen=True, slots=True)
+class Hashes:
+    """Hashes by their ids, and the fields to read. Without fields only their existence is asked for."""
+
+    template: str
+    ids: Sequence[bytes]
+    fields: tuple[str, ...]
+
+    def commands(self, context: ReadContext) -> list[Command]:
+        """One command for each hash."""
+        keys = [context.key(self.template, ident) for ident in self.ids]
+        return [("HMGET", key, *self.fields) for key in keys] if self.fields else [("EXISTS", key) for key in keys]
+
+    def found_hashes(self, replies: Sequence[Reply], context: ReadContext) -> FoundHashes:
+        """The hashes that exist; one without any of the fields counts as deleted."""
+        with expect_reply(context.statement.source, "HMGET"):
+            if not self.fields:
+                rows = [row for row, exists in enumerate(replies) if exists]
+            else:
+                rows = [row for row, cells in enumerate(replies) if any(cell is not None for cell in cells)]
+            columns = {field: [replies[row][place] for row in rows] for place, field in enumerate(self.fields)}
+        return FoundHashes(rows, {**columns, ID: [self.ids[row] for row in rows]})
+
+
+@dataclass(frozen=True, slots=True)
+class FoundHashes:
+    """The rows (indices into the ids) of hashes that exist, and a column of cells for each field and for the id."""
+
+    rows: Sequence[int]
+    cells: dict[str, list[Cell]]
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The content of an index: ids, with their scores where these are times of events. It is complete from `since_ms` on."""
+
+    ids: list[bytes]
+    scores: Times
+    since_ms: int
+    remarks: Remarks = NO_REMARKS
+
+    def where(self, keep: Sequence[int]) -> Members:
+        """Only the members at these indices."""
+        scores = self.scores[list(keep)] if len(self.scores) else self.scores
+        return replace(self, ids=[self.ids[place] for place in keep], scores=scores)
+
+    def trim_to(self, keeps_s: int, now_ms: int) -> Members:
+        """Only the members younger than `keeps_s`, up to which age the index is complete."""
+        begins_ms = now_ms - keeps_s * 1000
+        if begins_ms <= self.since_ms:
+            return self
+        kept = self.where(np.flatnonzero(self.scores >= begins_ms).tolist())
+        return replace(kept, since_ms=begins_ms)
+
+
+def union_command(key: bytes) -> Command:
+    """A union of one key, which reads sets and zsets alike; for `ask_indexes`."""
+    return ("ZUNION", 1, key)
+
+
+async def ask_indexes(context: ReadContext, commands: Sequence[Command]) -> list[Reply]:
+    """The replies. A Redis before 6.2 does not know unions: there a second pipeline reads the indexes. Raises SourceError."""
+    replies = await context.connections.ask(commands, missing=("unknown command",))
+    unknown = [place for place, reply in enumerate(replies) if reply is None]
+    unions = [commands[place][2] for place in unknown if commands[place][0] == "ZUNION"]
+    if len(unions) < len(unknown):
+        await context.connections.ask(commands)  # raises the error of that command
+    asked: list[Command] = [command for key in unions for command in (("ZRANGE", key, 0, -1), ("SMEMBERS", key))]
+    found = await context.connections.ask(asked, missing=("WRONGTYPE",))
+    for place, in_order, unordered in zip(unknown, found[::2], found[1::2], strict=True):
+        if in_order is None and unordered is None:
+            raise SourceRejected(context.statement.source, "WRONGTYPE: an index that is neither a set nor a zset")
+        replies[place] = sorted(unordered) if in_order is None else in_order
+    return replies
+
+
+def members_of(index: str, reply: Reply, scored: bool, context: ReadContext) -> Members:
+    """The index's reply as members, the newest `max_members` of them."""
+    limit, since_ms = context.max_members, context.statement.range.from_ms
+    with expect_reply(context.statement.source, "the asking for an index"):
+        if scored:
+            return _dated_members(reply[::2], [float(score) for score in reply[1::2]], limit, since_ms)
+        kept = Members(reply[-limit:], np.empty(0, np.int64), since_ms)
+        return kept if len(reply) <= limit else replace(kept, remarks=truncated_remark(index, limit, "max_members"))
+
+
+def _dated_members(ids: list[bytes], scores: Sequence[float], limit: int, since_ms: int) -> Members:
+    """The newest members. Where there are too many, the oldest remaining millisecond is left out: it may be incomplete."""
+    times = np.array(scores).astype(np.int64)
+    if len(ids) <= limit:
+        return Members(ids, times, since_ms)
+    since_ms = int(times[limit - 1]) + 1
+    return Members(ids, times, since_ms).where(np.flatnonzero(times >= since_ms).tolist())
+
+
+class Zeros(Strict):
+    """Where to find label sets that exist even if no hash has them now. Labels that are hash fields need `hash`."""
+
+    index: str
+    hash: str = ""
+    labels: dict[Name, str] = Field(min_length=1)
+
+    def known_labels(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """The labels that are known here."""
+        return tuple(label for label in labels if label in self.labels)
+
+    def label_hashes(self, context: ReadContext, ids: Sequence[bytes]) -> Hashes | None:
+        """The hashes to read for the labels in use; None where the ids are enough."""
+        words = (self.labels[label] for label in self.known_labels(context.used_labels))
+        fields = tuple(dict.fromkeys(word for word in words if word != ID))
+        return Hashes(self.hash, ids, fields) if fields else None
+
+    def label_sets(
+        self, context: ReadContext, ids: Sequence[bytes], hashes: Hashes | None, replies: Sequence[Reply]
+    ) -> list[Labels]:
+        """The label sets; none where a label that is kept is not known here. Filters on labels that are not known here are left
+        out."""
+        asked = context.statement
+        if set(asked.labels) - set(self.labels):
+            return []
+        found = hashes.found_hashes(replies, context) if hashes else FoundHashes(range(len(ids)), {ID: list(ids)})
+        filters = tuple(matcher for matcher in asked.where if matcher.label in self.labels)
+        known = self.known_labels(context.used_labels)
+        columns = {label: [text(cell) for cell in found.cells[self.labels[label]]] for label in known}
+        return group_rows(columns, len(found.rows), asked.labels, filters).label_sets
+
+
+def with_zeros(runs: Sequence[Run], label_sets: Sequence[Labels], buckets: Times) -> list[Run]:
+    """The runs, with 0 in every bucket in which one of these label sets has no value."""
+    filled = {labels: (times, values) for labels, times, values in runs}
+    for labels in label_sets:
+        values = np.zeros(len(buckets))
+        if labels in filled:
+            times, found = filled[labels]
+            values[np.searchsorted(buckets, times)] = found
+        filled[labels] = (buckets, values)
+    return [(labels, times, values) for labels, (times, values) in filled.items()]

@@ -1,0 +1,65 @@
+"""Writes to a live DuckDB file and publishes snapshots of it."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import numpy as np
+
+from app.sources.duckdb.snapshots import POINTER
+from demo.accounts import AccountStates
+from demo.rows import snapshot_columns
+from demo.schema import DUCKDB
+from demo.world import World
+
+_KEEP = 3
+
+
+class DuckDBWriter:
+    """Keeps the live file open for writing, as the real system does, so other processes cannot read it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._snapshots = folder / "snapshots"
+        self._snapshots.mkdir(parents=True, exist_ok=True)
+        self._live = duckdb.connect(str(folder / "live.duckdb"))
+        self._live.execute(DUCKDB)
+
+    def insert_ticks(self, world: World, states: AccountStates) -> None:
+        """Account snapshots at the states' instants."""
+        columns = {
+            name: np.array(cells, dtype=object) if isinstance(cells, list) else cells
+            for name, cells in snapshot_columns(world, states).items()
+        }
+        picked = ", ".join(name for name in columns if name != "ts")
+        # DuckDB finds the variable `columns` by its name and reads the arrays without a copy.
+        statement = f"SELECT make_timestamp_ms(round(ts * 1000)::BIGINT) AS ts, {picked} FROM columns"  # noqa: S608  the table's own names
+        self._live.execute(f"INSERT INTO account_snapshots BY NAME {statement}")
+
+    def publish(self, covers_to_ms: int) -> Path:
+        """Publish a snapshot that is complete up to that instant, set the pointer to it, and keep the newest three."""
+        stamp = datetime.fromtimestamp(covers_to_ms / 1000, UTC).strftime("%Y%m%dT%H%M%S.") + f"{covers_to_ms % 1000:03d}"
+        target = self._snapshots / f"snap-{stamp}Z.duckdb"
+        self._live.execute(f"ATTACH '{target}' AS snap")
+        self._live.execute(f"COPY FROM DATABASE {self._live.execute('SELECT current_database()').fetchall()[0][0]} TO snap")
+        self._live.execute("DETACH snap")
+        pointer = self._snapshots / f"{POINTER}.new"
+        pointer.write_text(target.name + "\n", encoding="utf-8")
+        os.replace(pointer, self._snapshots / POINTER)
+        for old in sorted(self._snapshots.glob("snap-*.duckdb"))[:-_KEEP]:
+            _remove_snapshot(old)
+        return target
+
+    def close(self) -> None:
+        """Close the live file."""
+        self._live.close()
+
+
+def _remove_snapshot(file: Path) -> None:
+    try:
+        file.unlink()
+    except PermissionError:
+        # Windows cannot remove an open file. The next publish tries again.
+        return
