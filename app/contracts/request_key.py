@@ -53,8 +53,8 @@ def request_key(scope: Scope, make: Callable[[], RequestKey | None]) -> RequestK
 
 def panel_key(body: bytes, now_ms: int) -> RequestKey | None:
     """The key of a body of `/json/query`. A response is kept under it only if `cuts_members` is true of that body."""
-    window = _RANGE.search(body)
-    if window is None or _RANGE.search(body, window.end()) is not None:
+    window = _search(_RANGE, b'"range"', body)
+    if window is None or _search(_RANGE, b'"range"', body, window.end()) is not None:
         return None
     since, until = window.groups()
     from_ms, to_ms = _plain_instant_ms(since), _plain_instant_ms(until)
@@ -63,14 +63,22 @@ def panel_key(body: bytes, now_ms: int) -> RequestKey | None:
             from_ms, to_ms = window_ms(_instant(since), _instant(until), now_ms, "range.")
         except RequestError:
             return None
-    cuts = [(found.span(), name) for name, found in enumerate((window, _NUMBER.search(body), _START.search(body))) if found]
+    number, start = _search(_NUMBER, b'"requestId"', body), _search(_START, b'"startTime"', body)
+    cuts = [(*found.span(), name) for name, found in enumerate((window, number, start)) if found]
+    cuts.sort()
     shape: list[bytes | int | str] = ["panel"]
     at = 0
-    for (begin, end), name in sorted(cuts):
+    for begin, end, name in cuts:
         shape += (body[at:begin], name)
         at = end
     shape.append(body[at:])
     return RequestKey(tuple(shape), from_ms, to_ms)
+
+
+def _search(pattern: re.Pattern[bytes], beginning: bytes, body: bytes, at: int = 0) -> re.Match[bytes] | None:
+    """The first match of a pattern that begins with that text, which `find` finds many times as fast as the pattern does."""
+    at = body.find(beginning, at)
+    return pattern.search(body, at) if at >= 0 else None
 
 
 def _plain_instant_ms(text: bytes) -> int | None:
