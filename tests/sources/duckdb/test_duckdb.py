@@ -242,8 +242,9 @@ async def test_snapshots_are_swapped_under_load_without_a_failed_query(lake: Duc
             await asyncio.to_thread(snapshots.publish, 60_000 + 1000 * (place + 1))
             for file in old:
                 file.unlink()
-            while asked < 25 * (place + 1):
-                await asyncio.sleep(0.002)
+            async with asyncio.timeout(30):
+                while asked < 25 * (place + 1) or len(seen) < place + 2:  # each is in use before the next one comes
+                    await asyncio.sleep(0.002)
         done.set()
     assert (asked >= 500, len(seen)) == (True, 21)
 
