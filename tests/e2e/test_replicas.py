@@ -15,7 +15,7 @@ import pytest
 
 from tests.servers.askers import load, until
 from tests.servers.faulty import FaultProxy
-from tests.servers.fleet import Fleet, settings
+from tests.servers.fleet import FRESH_S, Fleet, settings
 from tests.servers.haproxy import HAProxyServer
 from tests.servers.redis import RedisServer
 from tests.servers.world import Stores, running_stores
@@ -102,10 +102,12 @@ async def test_replicas_that_share_answers_ask_a_store_at_most_twice_for_two_hun
                 left_s = 60 - time.time() % 60
                 await asyncio.sleep(1.5 if left_s > 6 else left_s + 0.5)
                 before = await asyncio.to_thread(_selects, own)
+                begun_s = time.monotonic()
                 found = await asyncio.gather(*(ask(urls[number % 3]) for number in range(200)))
+                periods = 1 + int((time.monotonic() - begun_s) / FRESH_S)  # on a busy machine the answers age meanwhile
                 asked = await asyncio.to_thread(_selects, own) - before
     assert {status for status, _ in found} == {200}
-    assert (1 <= asked <= 2, all(rows == found[0][1] for _, rows in found)) == (True, True)
+    assert (1 <= asked <= 2 * periods, all(rows == found[0][1] for _, rows in found)) == (True, True), (asked, periods)
 
 
 def _selects(stores: Stores) -> int:

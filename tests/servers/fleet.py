@@ -15,8 +15,10 @@ from typing import Any, Self
 from demo.stores import free_port
 from tests.servers.world import Stores
 
-_START_S = 20.0
-_POLICY = {"probe_s": 0.5, "fresh_s": 1.0}
+_START_S = 60
+#: how long an answer of these replicas is fresh
+FRESH_S = 1.0
+_POLICY = {"probe_s": 0.5, "fresh_s": FRESH_S}
 
 
 def settings(stores: Stores, ports: Mapping[str, int] | None = None, **more: Any) -> dict[str, Any]:
