@@ -43,7 +43,8 @@ async def test_04_06_json_is_understood_whatever_it_is_called(at: Bench, kind: s
 async def test_45_46_metrics_come_with_named_options(at: Bench) -> None:
     listed = (await at.client.post("/json/metrics", json={"metric": "equity", "payload": {}})).json()
     assert [one["value"] for one in listed] == ["equity", "pnl", "cpu_load", "deploys"]
-    assert [option["name"] for option in listed[0]["payloads"]] == ["by", "account", "broker", "where", "step", "format"]
+    named = [option["name"] for option in listed[0]["payloads"]]
+    assert named == ["by", "account", "broker", "where", "step", "within", "format", "legend"]
 
 
 async def test_every_format_that_the_query_builder_offers_is_answered_in_a_form_of_its_own(at: Bench) -> None:

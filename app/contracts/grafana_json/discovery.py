@@ -12,7 +12,7 @@ from starlette.responses import Response
 from app.catalog import Metric
 from app.contracts import values
 from app.contracts.filters import Reading, as_filter_value, filters
-from app.contracts.grafana_json.rendering import FORMATS
+from app.contracts.grafana_json.rendering import FORMATS, LEGENDS
 from app.contracts.grafana_json.routes import asked_range
 from app.contracts.request import Serving, body_object, json_of, json_response, serving, unless_left
 from app.model import Matcher
@@ -40,7 +40,9 @@ def _query_options(metric: Metric) -> dict[str, Any]:
     payloads += [
         {"name": "where", "label": "Filter", "type": "input", "placeholder": "label=value"},
         {"name": "step", "label": "Step", "type": "input", "placeholder": "auto"},
+        {"name": "within", "label": "Only the newest", "type": "input", "placeholder": "5m"},
         {"name": "format", "label": "Format", "type": "select", "options": [{"label": one, "value": one} for one in FORMATS]},
+        {"name": "legend", "label": "Name by", "type": "select", "options": [{"label": one, "value": one} for one in LEGENDS]},
     ]
     return {"value": metric.name, "label": metric.entry.title, "payloads": payloads}
 

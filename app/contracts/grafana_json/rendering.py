@@ -22,6 +22,7 @@ from app.responses.series import (
     json_text,
     notice_objects,
     series_legend,
+    state_legend,
     title_and_unit,
     window_text,
 )
@@ -29,6 +30,8 @@ from app.responses.table import long_table
 
 #: The forms in which a target's data can be asked for; the first is the default.
 FORMATS = ("datapoints", "frame", "table")
+#: What the name of a curve says: its labels, or also the state of its answer, for tiles that show the name below the figure.
+LEGENDS = ("labels", "state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,9 @@ class Target:
     name: str
     queries: tuple[Query, ...] = ()
     format: str = "datapoints"
+    legend: str = "labels"
+    #: whether its window begins later than that of the request
+    is_narrowed: bool = False
     event: Query | None = None
     remarks: tuple[Notice, ...] = ()
     error: BridgeError | None = None
@@ -56,10 +62,10 @@ def render(bridge: Bridge, target: Target, results: Sequence[Result], several: b
             yield from frame_elements(bridge.catalogue, result, several)
     else:
         for result in marked:
-            yield from _datapoint_elements(bridge, result, several)
+            yield from _datapoint_elements(bridge, result, several, target.legend == "state")
 
 
-def _datapoint_elements(bridge: Bridge, result: Result, several: bool) -> Iterator[bytes]:
+def _datapoint_elements(bridge: Bridge, result: Result, several: bool, says_state: bool) -> Iterator[bytes]:
     title, unit = title_and_unit(bridge.catalogue, result.query.metric)
     meta: dict[str, Any] = {
         "executedQueryString": window_text(result),
@@ -71,7 +77,7 @@ def _datapoint_elements(bridge: Bridge, result: Result, several: bool) -> Iterat
         described = {
             "target": result.query.metric,
             "refId": result.query.ref_id,
-            "title": series_legend(title, labels, several),
+            "title": state_legend(result, labels) if says_state else series_legend(title, labels, several),
             "tags": dict(labels),
             "unit": unit,
             "meta": meta_part,

@@ -18,7 +18,7 @@ from app.catalog import Metric
 from app.catalog.entries import unknown_name_error
 from app.contracts import values as grammar
 from app.contracts.filters import Reading, Variables, equality_filter, filters
-from app.contracts.grafana_json.rendering import FORMATS, Target, annotation_objects, render
+from app.contracts.grafana_json.rendering import FORMATS, LEGENDS, Target, annotation_objects, render
 from app.contracts.request import (
     JSON,
     body_bytes,
@@ -40,7 +40,7 @@ from app.responses.headers import result_headers
 
 router = APIRouter(prefix="/json")
 
-PAYLOAD_KEYS = ("by", "where", "step", "format", "instant")
+PAYLOAD_KEYS = ("by", "where", "step", "format", "instant", "within", "legend")
 _PAYLOAD = f"an object with {', '.join(PAYLOAD_KEYS)}"
 _LONGEST_ID = 200
 _MOST_LABELS = 64
@@ -72,12 +72,16 @@ async def query(request: Request) -> Response:
         for element in render(given.bridge, target, found, several)
     )
     response = await json_array(elements, result_headers(flat))
-    # Frames contain ages, which differ in each response.
-    if given.responses is not None and all(target.format != "frame" for target in targets):
+    if given.responses is not None and all(map(_is_kept, targets)):
         key = request_key(request.scope, lambda: panel_key(text, given.bridge.clock()))
         if key is not None and cuts_members(text, body):
             given.responses.keep(key.shape, flat, JSON, bytes(response.body))
     return response
+
+
+def _is_kept(target: Target) -> bool:
+    """Whether the response to a target may be sent again: frames contain ages, and a narrowed window is not the request's."""
+    return target.format != "frame" and not target.is_narrowed
 
 
 def _asks_inband(request: Request) -> bool:
@@ -176,12 +180,14 @@ class _Shared:
             return self._event(names[0], payload, ref_id)
         metrics = [self.bridge.catalogue.metric(name, "target") for name in names]
         wanted = grammar.choice(payload.get("format"), "payload.format", FORMATS, _TYPES.get(str(raw.get("type")), "datapoints"))
+        legend = grammar.choice(payload.get("legend"), "payload.legend", LEGENDS, LEGENDS[0])
         queries, remarks = [], list[Notice]()
         for metric in metrics:
             found, remark = self._query(metric, payload, ref_id)
             queries.append(found)
             remarks += remark
-        return Target(ref_id, text, tuple(queries), wanted, remarks=tuple(dict.fromkeys(remarks)))
+        narrowed = any(query.from_ms != self.from_ms for query in queries)
+        return Target(ref_id, text, tuple(queries), wanted, legend, narrowed, remarks=tuple(dict.fromkeys(remarks)))
 
     def _names(self, text: str) -> list[str]:
         """The names of metrics or of an event in a target, with variables filled in."""
@@ -208,7 +214,7 @@ class _Shared:
         default_ms = None if metric.sampled else self._interval_ms(metric)
         query = Query(
             metric.name,
-            self.from_ms,
+            self._begin_ms(payload),
             self.to_ms,
             ref_id,
             step_ms=step_ms or default_ms,
@@ -219,6 +225,11 @@ class _Shared:
             instant=grammar.flag(payload.get("instant"), "payload.instant"),
         )
         return query, remarks
+
+    def _begin_ms(self, payload: Mapping[str, Any]) -> int:
+        """Where the target's window begins: where the panel's does, or later if only its newest part is asked for (`within`)."""
+        length_ms = grammar.duration_ms(payload.get("within"), "payload.within")
+        return self.from_ms if length_ms is None else max(self.from_ms, self.to_ms - length_ms)
 
     def _interval_ms(self, metric: Metric) -> int | None:
         """The panel's interval, raised to the metric's resolution. There is no remark on that: no person chose the interval."""
