@@ -11,6 +11,7 @@ from starlette.requests import Request
 from app.catalog import parameters
 from app.contracts import values as grammar
 from app.contracts.filters import Reading, equality_filter, filters
+from app.contracts.ranking import parse_ranking
 from app.contracts.request import body_object, pairs_of, serving
 from app.contracts.values import window_ms
 from app.documents.nearest import nearest_names
@@ -105,6 +106,7 @@ def queries(bridge: Bridge, params: Params, more: Sequence[str] = (), strict: bo
         where=parse_matchers(bridge, params, labels, strict),
         instant=grammar.flag(one(params, "instant"), "instant"),
         strict=strict,
+        ranking=parse_ranking(lambda name: one(params, name), strict=strict),
     )
     return [replace(shared, metric=metric) for metric in metrics]
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from app.clock import age_text, instant_text
 from app.errors import SourceUnavailable
-from app.model import PEOPLES_ALL, Frame, Notice, PartName, Result, SourceReport, Statement
+from app.model import PEOPLES_ALL, Frame, Notice, PartName, Ranked, Result, SourceReport, Statement, Status
 from app.query.plan import Plan
+from app.query.ranking import rank_series, ranking_remarks
 from app.series import clip, last, merge, newest, seam_ms, splice, thin
 
 #: how many steps, or resolutions of the metric, back a value still counts as an alert's "now" without a live read
@@ -54,19 +55,22 @@ def assemble_result(plan: Plan, parts: Sequence[SourceAnswer], now_ms: int, done
         return Result(
             plan.query, error=SourceUnavailable(plan.metric.name, reason), status="error", range=plan.range, asked=asked
         )
-    shown = _shown_rows(plan, frame, bool(stale), now_ms)
+    status: Status = "partial" if failures or remarks or cut_short else "stale" if stale else "fresh"
+    shown, ranked = _shown_series(plan, frame, bool(stale), now_ms)
+    missing += ranking_remarks(plan.metric.name, plan.query.ranking, ranked, status == "partial")
     oldest_ms = min((found.provenance.asked_ms for found in frames.values()), default=now_ms)
     return Result(
         plan.query,
         shown.remark(
             *plan.notices, *stale, *missing, *remarks, *(() if failures or cut_short else _unmatched_remarks(plan, shown))
         ),
-        status="partial" if failures or remarks or cut_short else "stale" if stale else "fresh",
+        status=status,
         range=plan.range,
         asked=asked,
         age_s=max(done_ms - oldest_ms, 0) / 1000,
         valid_until_ms=_valid_until_ms(plan, frames),
         grid_ms=plan.grid_ms,
+        ranked=ranked,
     )
 
 
@@ -127,17 +131,17 @@ def stale_remarks(parts: Sequence[SourceAnswer], done_ms: int) -> tuple[Notice, 
     )
 
 
-def _shown_rows(plan: Plan, frame: Frame, stale: bool, now_ms: int) -> Frame:
-    """The rows of the range, thinned, or the newest of each series. A stale answer whose last values lie before the range is
-    shown with those values at their own time, because a blank panel would say less."""
-    if plan.query.strict and plan.query.instant:
-        return _rows_of_now(plan, frame, now_ms)
+def _shown_series(plan: Plan, frame: Frame, stale: bool, now_ms: int) -> tuple[Frame, Ranked]:
+    """The rows of the range, thinned, or the newest of each series; ordered and cut as asked. A stale answer whose last values
+    lie before the range is shown with those values at their own time, because a blank panel would say less."""
     inside = clip(frame, plan.range.from_ms, plan.range.to_ms)
     if stale and not len(inside) and len(frame):
         inside = newest(clip(frame, 0, plan.range.to_ms))
+    shown = inside
     if plan.query.instant:
-        return newest(inside)
-    return thin(inside, plan.thin_ms) if plan.thin_ms else inside
+        shown = _rows_of_now(plan, frame, now_ms) if plan.query.strict else newest(inside)
+    shown, ranked = rank_series(shown, inside, plan.query.ranking)
+    return thin(shown, plan.thin_ms) if plan.thin_ms else shown, ranked
 
 
 def _rows_of_now(plan: Plan, frame: Frame, now_ms: int) -> Frame:

@@ -288,8 +288,13 @@ def _auto_step_s(metric: Metric, query: Query, limits: Limits) -> int:
 
 
 def _is_thinned(metric: Metric, query: Query) -> bool:
-    """A sampled figure is fetched as finely as it comes, and then thinned."""
-    return metric.sampled and not query.strict
+    """A sampled figure is fetched as finely as it comes, and then thinned; where the sum of its points decides on the order of
+    the series, only as finely as it is shown."""
+    return metric.sampled and not query.strict and not _sums_points(query)
+
+
+def _sums_points(query: Query) -> bool:
+    return query.ranking.top_by == "sum"
 
 
 def _finest_buckets(metric: Metric, query: Query, limits: Limits) -> int:
@@ -303,8 +308,9 @@ def _finest_buckets(metric: Metric, query: Query, limits: Limits) -> int:
 
 
 def _store_thin_ms(metric: Metric, query: Query, thin_ms: int) -> int:
-    """The width in which the store itself thins; an instant needs only the newest value of each series."""
-    if not metric.sampled or query.strict or query.exact:
+    """The width in which the store itself thins; an instant needs only the newest value of each series, and the extremes where
+    these decide on the order. A sum needs every point."""
+    if not metric.sampled or query.strict or query.exact or _sums_points(query):
         return 0
     return _ALL_MS if query.instant else thin_ms
 

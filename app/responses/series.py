@@ -130,7 +130,7 @@ def _frame_object(
     notices: list[dict[str, str]],
     several: bool,
 ) -> dict[str, Any]:
-    custom = {"status": result.status, "age_s": round(result.age_s, 3), **begins_early(result)}
+    custom = {"status": result.status, "age_s": round(result.age_s, 3), **begins_early(result), **series_counts(result)}
     meta: dict[str, Any] = {"type": "timeseries-multi", "typeVersion": [0, 1], "custom": custom}
     if notices:
         meta["notices"] = notices
@@ -151,6 +151,7 @@ def metric_facts(catalogue: Catalogue, result: Result) -> dict[str, Any]:
         "unit": unit,
         "step_ms": result.range.step_ms,
         **begins_early(result),
+        **series_counts(result),
         "status": result.status,
         "age_s": round(result.age_s, 3),
         "notices": notice_objects(all_notices(result)),
@@ -173,6 +174,13 @@ def begins_early(result: Result) -> dict[str, int]:
     window."""
     early = result.error is None and result.range.from_ms < result.query.from_ms
     return {"covers_from": result.range.from_ms} if early else {}
+
+
+def series_counts(result: Result) -> dict[str, int]:
+    """How many series are shown and how many there are, where `top` was asked for."""
+    if result.error is not None or result.query.ranking.top is None:
+        return {}
+    return {"series": len(result.ranked.keys), "series_total": result.ranked.total}
 
 
 EVENT_COLUMNS = ("time", "timeEnd", "title", "text", "tags", "id")

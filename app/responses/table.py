@@ -36,17 +36,26 @@ Column = Times | Values | Coded
 
 
 class Run(NamedTuple):
-    """A series: its result and the index of that result, its labels, times and values."""
+    """A series: its result and the index of that result, its labels, times and values, and the key that it was ordered by."""
 
     place: int
     result: Result
     labels: Labels
     times: Times
     values: Values
+    key: float = 0.0
+
+
+class SeriesKey(NamedTuple):
+    """The place of a series among all: its result's index, the key that it was ordered by (0 without an order), its labels."""
+
+    place: int
+    key: float
+    labels: Labels
 
 
 class Position(NamedTuple):
-    """The position of a row, which stays the same when other rows come and go: its instant and its series (result index, labels).
+    """The position of a row, which stays the same when other rows come and go: its instant and its series (see SeriesKey).
 
     If rows belong to no series, `rank` is the number of rows of that instant up to this one.
     """
@@ -54,6 +63,7 @@ class Position(NamedTuple):
     time_ms: int
     rank: int
     labels: Labels = ()
+    key: float = 0.0
 
 
 #: before every row
@@ -62,7 +72,7 @@ BEGINNING = Position(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Columns of equal length by name; the first one is `time`, ascending.
+    """Columns of equal length by name; the first one is `time`, ascending unless the rows are `by_series`.
 
     `instants` names the columns of epoch ms. `owner[i]` is the index in `series` of the series of row i (None if rows belong to
     no series).
@@ -71,7 +81,9 @@ class Table:
     columns: tuple[tuple[str, Column], ...]
     instants: tuple[str, ...] = ("time",)
     owner: Indices | None = None
-    series: tuple[tuple[int, Labels], ...] = ()
+    series: tuple[SeriesKey, ...] = ()
+    #: one row for each series, in the order of the series whatever their times are
+    by_series: bool = False
 
     def __len__(self) -> int:
         return len(self.columns[0][1])
@@ -96,14 +108,17 @@ class Table:
         time_ms = int(self._times[row])
         if self.owner is None:
             return Position(time_ms, row + 1 - int(np.searchsorted(self._times, time_ms)))
-        return Position(time_ms, *self.series[self.owner[row]])
+        place, key, labels = self.series[self.owner[row]]
+        return Position(time_ms, place, labels, key)
 
     def row_after(self, given: Position) -> int:
         """The first row behind that position, whether or not the row at that position still exists."""
+        if self.by_series:
+            return bisect_right(self.series, SeriesKey(given.rank, given.key, given.labels))
         begin, end = (int(np.searchsorted(self._times, given.time_ms, side)) for side in ("left", "right"))
         if self.owner is None:
             return min(begin + given.rank, end)
-        before = bisect_right(self.series, (given.rank, given.labels))
+        before = bisect_right(self.series, SeriesKey(given.rank, given.key, given.labels))
         return begin + int(np.count_nonzero(self.owner[begin:end] < before))
 
     @property
@@ -112,23 +127,37 @@ class Table:
 
 
 def long_table(results: Sequence[Result], by: Sequence[str], marks: bool = False) -> Table:
-    """time, metric, the labels, value: a row for each point. With `marks` also the status and age_s of its result; then a result
+    """time, metric, the labels, value: a row for each point, by time; the newest points of ranked series in the order of the
+    series. With `marks` also the status and age_s of its result; then a result
     without points (an error, or nothing in that window) has a row of nulls at the end of its window."""
     runs = [run for place, result in enumerate(results) for run in (_runs_or_gap if marks else _runs_of)(place, result)]
     time = np.concatenate([run.times for run in runs]) if runs else np.empty(0, np.int64)
     value = np.concatenate([run.values for run in runs]) if runs else np.empty(0)
-    order, owner = _order_by_time(time, [len(run.times) for run in runs])
+    by_series = all(run.result.query.instant and run.result.query.ranking.order is not None for run in runs)
+    order, owner = _order_by_series(len(time)) if by_series else _order_by_time(time, [len(run.times) for run in runs])
     labels = [dict(run.labels) for run in runs]
     columns: list[tuple[str, Column]] = [("time", time[order])]
     columns.append(("metric", Coded(owner, [run.result.query.metric for run in runs])))
     columns += [(label, Coded(owner, [found.get(label) for found in labels])) for label in by]
     columns.append(("value", value[order]))
     columns += _mark_columns(runs, owner) if marks else []
-    return Table(tuple(columns), owner=owner, series=tuple((run.place, run.labels) for run in runs))
+    return Table(tuple(columns), owner=owner, series=tuple(map(_series_key, runs)), by_series=by_series)
+
+
+def _series_key(run: Run) -> SeriesKey:
+    return SeriesKey(run.place, run.key, run.labels)
+
+
+def _order_by_series(rows: int) -> tuple[Indices, Indices]:
+    """Each series has one row."""
+    return np.arange(rows), np.arange(rows)
 
 
 def _runs_of(place: int, result: Result) -> list[Run]:
-    return [Run(place, result, *run) for run in result.frame.runs()] if result.error is None else []
+    if result.error is not None:
+        return []
+    keys = result.ranked.keys.tolist() or [0.0] * len(result.frame.series)
+    return [Run(place, result, *run, key) for run, key in zip(result.frame.runs(), keys, strict=True)]
 
 
 def _runs_or_gap(place: int, result: Result) -> list[Run]:

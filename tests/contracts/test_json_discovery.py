@@ -43,8 +43,23 @@ async def test_04_06_json_is_understood_whatever_it_is_called(at: Bench, kind: s
 async def test_45_46_metrics_come_with_named_options(at: Bench) -> None:
     listed = (await at.client.post("/json/metrics", json={"metric": "equity", "payload": {}})).json()
     assert [one["value"] for one in listed] == ["equity", "pnl", "cpu_load", "deploys"]
-    named = [option["name"] for option in listed[0]["payloads"]]
-    assert named == ["by", "account", "broker", "where", "step", "within", "format", "legend"]
+    named = {option["name"]: option for option in listed[0]["payloads"]}
+    assert list(named) == [
+        "by",
+        "account",
+        "broker",
+        "where",
+        "step",
+        "format",
+        "instant",
+        "sort",
+        "top",
+        "top_by",
+        "within",
+        "legend",
+    ]
+    # With values of its own the editor would show none of several chosen ones, and keep the last.
+    assert not [name for name, option in named.items() if option["type"] == "multi-select" and "options" in option]
 
 
 async def test_every_format_that_the_query_builder_offers_is_answered_in_a_form_of_its_own(at: Bench) -> None:

@@ -21,6 +21,7 @@ from app.responses.series import (
     json_pairs,
     json_text,
     notice_objects,
+    series_counts,
     series_legend,
     state_legend,
     title_and_unit,
@@ -69,7 +70,7 @@ def _datapoint_elements(bridge: Bridge, result: Result, several: bool, says_stat
     title, unit = title_and_unit(bridge.catalogue, result.query.metric)
     meta: dict[str, Any] = {
         "executedQueryString": window_text(result),
-        "custom": {"status": result.status, **begins_early(result)},
+        "custom": {"status": result.status, **begins_early(result), **series_counts(result)},
     }
     first = meta | {"notices": notices} if (notices := notice_objects(all_notices(result))) else meta
 

@@ -19,6 +19,7 @@ from app.catalog.entries import unknown_name_error
 from app.contracts import values as grammar
 from app.contracts.filters import Reading, Variables, equality_filter, filters
 from app.contracts.grafana_json.rendering import FORMATS, LEGENDS, Target, annotation_objects, render
+from app.contracts.ranking import parse_ranking
 from app.contracts.request import (
     JSON,
     body_bytes,
@@ -40,7 +41,7 @@ from app.responses.headers import result_headers
 
 router = APIRouter(prefix="/json")
 
-PAYLOAD_KEYS = ("by", "where", "step", "format", "instant", "within", "legend")
+PAYLOAD_KEYS = ("by", "where", "step", "format", "instant", "sort", "top", "top_by", "within", "legend")
 _PAYLOAD = f"an object with {', '.join(PAYLOAD_KEYS)}"
 _LONGEST_ID = 200
 _MOST_LABELS = 64
@@ -223,6 +224,7 @@ class _Shared:
             by=tuple(grammar.words(by if isinstance(by, list) else [by], "payload.by", _MOST_LABELS)),
             where=where,
             instant=grammar.flag(payload.get("instant"), "payload.instant"),
+            ranking=parse_ranking(payload.get, "payload."),
         )
         return query, remarks
 
