@@ -1,4 +1,4 @@
-"""What a tile of a dashboard asks for: a window of its own (`within`), and the state of the answer as the curve's name (`legend`)."""
+"""What a tile asks for: a window of its own (`within`), and the state of the answer as the curve's name (`legend`)."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from app.errors import BridgeError
 from app.model import Frame, Labels, Notice, Query, Result
 from app.query.bridge import Bridge
 from app.responses.encoding import json_arrays
+from app.responses.event_groups import grouped_events
 from app.responses.series import (
     EVENT_COLUMNS,
     all_notices,
@@ -47,6 +48,8 @@ class Target:
     #: whether its window begins later than that of the request
     is_narrowed: bool = False
     event: Query | None = None
+    #: more events than this are shown in groups
+    most: int | None = None
     remarks: tuple[Notice, ...] = ()
     error: BridgeError | None = None
 
@@ -55,7 +58,7 @@ def render(bridge: Bridge, target: Target, results: Sequence[Result], several: b
     """The elements of one target as JSON, made one by one."""
     marked = [replace(result, frame=result.frame.remark(*target.remarks)) for result in results] if target.remarks else results
     if target.event is not None:
-        yield from map(json_text, map(_event_table, marked))
+        yield from (json_text(_event_table(result, target.most)) for result in marked)
     elif target.format == "table":
         yield json_text(_metric_table(bridge, target, marked))
     elif target.format == "frame":
@@ -108,10 +111,15 @@ def _metric_table(bridge: Bridge, target: Target, results: Sequence[Result]) -> 
     return {"type": "table", "refId": target.ref_id, "columns": columns, "rows": rows, "meta": meta}
 
 
-def _event_table(result: Result) -> dict[str, Any]:
+def _event_table(result: Result, most: int | None) -> dict[str, Any]:
     columns = [{"text": name, "type": "time" if name.startswith("time") else "string"} for name in EVENT_COLUMNS]
-    rows = [list(row.values()) for row in event_rows(result)] if result.error is None else []
+    events = event_rows(result) if result.error is None else []
+    query = result.query
+    shown = events if most is None else grouped_events(events, query.from_ms, query.to_ms, most)
+    rows = [list(row.values()) for row in shown]
     notices = notice_objects(all_notices(result))
+    if len(shown) < len(events):
+        notices.append({"severity": "info", "text": f"{query.metric}: {len(events)} events, shown as {len(shown)} groups"})
     meta = {"notices": notices} if notices else {}
     return {"type": "table", "refId": result.query.ref_id, "columns": columns, "rows": rows, "meta": meta}
 

@@ -37,11 +37,14 @@ from app.contracts.values import window_ms
 from app.errors import BadQuery, BridgeError, LimitExceeded
 from app.model import Matcher, Notice, Query, Result
 from app.query.bridge import Bridge
+from app.query.events import MOST_EVENTS
 from app.responses.headers import result_headers
 
 router = APIRouter(prefix="/json")
 
 PAYLOAD_KEYS = ("by", "where", "step", "format", "instant", "sort", "top", "top_by", "within", "legend")
+#: Events only: more than this are shown in groups.
+MOST_KEY = "most"
 _PAYLOAD = f"an object with {', '.join(PAYLOAD_KEYS)}"
 _LONGEST_ID = 200
 _MOST_LABELS = 64
@@ -197,14 +200,14 @@ class _Shared:
 
     def _event(self, name: str, payload: Mapping[str, Any], ref_id: str) -> Target:
         event = self.bridge.catalogue.events[name]
-        refuse_unknown_keys(payload, name, event.entry.labels)
+        refuse_unknown_keys(payload, name, event.entry.labels, (*PAYLOAD_KEYS, MOST_KEY))
+        most = grammar.whole_number(payload.get(MOST_KEY), f"payload.{MOST_KEY}", 0, MOST_EVENTS, 0)
         where, remarks = self._where(name, event.entry.labels, payload)
         for matcher in where:
             if matcher.label not in event.entry.labels:
                 raise unknown_name_error(f"payload.where: event {name}: label", matcher.label, event.entry.labels)
-        return Target(
-            ref_id, name, format="table", event=Query(name, self.from_ms, self.to_ms, ref_id, where=where), remarks=tuple(remarks)
-        )
+        query = Query(name, self.from_ms, self.to_ms, ref_id, where=where)
+        return Target(ref_id, name, format="table", event=query, most=most or None, remarks=tuple(remarks))
 
     def _query(self, metric: Metric, payload: Mapping[str, Any], ref_id: str) -> tuple[Query, list[Notice]]:
         refuse_unknown_keys(payload, metric.name, metric.entry.labels)
@@ -278,9 +281,11 @@ def _object_of(value: Any, field: str) -> Mapping[str, Any]:
     return value
 
 
-def refuse_unknown_keys(payload: Mapping[str, Any], name: str, labels: Sequence[str]) -> None:
+def refuse_unknown_keys(
+    payload: Mapping[str, Any], name: str, labels: Sequence[str], keys: Sequence[str] = PAYLOAD_KEYS
+) -> None:
     """Raise BadQuery for an unknown payload key."""
-    allowed = (*PAYLOAD_KEYS, *labels)
+    allowed = (*keys, *labels)
     for key in payload:
         if key not in allowed:
             raise BadQuery(f"payload: {key[:60]!r} is not known to {name}; allowed: {', '.join(allowed)}")
