@@ -162,4 +162,3 @@ class _PluginAnnotation(model.AnnotationQuery):
 
     def to_json(self) -> dict[str, object]:
         return super().to_json() | {"target": self._target}
-

@@ -10,11 +10,13 @@ from grafana_foundation_sdk.builders.dashboard import FieldColor
 from grafana_foundation_sdk.models import common as look
 from grafana_foundation_sdk.models.common import BigValueColorMode, BigValueGraphMode, BigValueTextMode
 from grafana_foundation_sdk.models.dashboard import (
+    DashboardRegexMapOptions,
     DashboardSpecialValueMapOptions,
     DataSourceRef,
     DynamicConfigValue,
     FieldColorModeId,
     FieldColorSeriesByMode,
+    RegexMap,
     SpecialValueMap,
     SpecialValueMatch,
     ValueMappingResult,
@@ -55,9 +57,7 @@ def unit_values(unit: str, decimals: int | None = None) -> list[DynamicConfigVal
     return [DynamicConfigValue("unit", shown), *digits]
 
 
-def legend(
-    calcs: Sequence[str] = ("lastNotNull",), beside: bool = False, lowest_first: bool = False
-) -> common.VizLegendOptions:
+def legend(calcs: Sequence[str] = ("lastNotNull",), beside: bool = False, lowest_first: bool = False) -> common.VizLegendOptions:
     """A legend below the curves or beside them, with the calculations as figures and the worst curve first."""
     made = common.VizLegendOptions().display_mode(look.LegendDisplayMode.TABLE).show_legend(True).calcs(list(calcs))
     made = made.sort_by({"lastNotNull": "Last *", "sum": "Total"}[calcs[0]]).sort_desc(not lowest_first)
@@ -121,6 +121,23 @@ def figure(panel: stat.Panel, calc: Calc, steps: limits.Steps, curve: bool = Tru
         .color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS))
         .mappings([missing_mapping("no data")])
         .override_by_regexp(NOT_FRESH, [DynamicConfigValue("color", {"mode": "fixed", "fixedColor": OLD})])
+    )
+
+
+def sentence(panel: stat.Panel, field: str, good: str) -> stat.Panel:
+    """Set the look of one line of text: in the colour of what is well if it matches `good`, else of a warning."""
+    reduced = common.ReduceDataOptions().values(False).calcs(["lastNotNull"]).fields(field)
+    colors = ((good, limits.GOOD), (".+", limits.WARN))
+    mappings = [RegexMap(DashboardRegexMapOptions(pattern, ValueMappingResult(color=color))) for pattern, color in colors]
+    return (
+        panel.reduce_options(reduced)
+        .color_mode(BigValueColorMode.BACKGROUND_SOLID)
+        .graph_mode(BigValueGraphMode.NONE)
+        .text_mode(BigValueTextMode.VALUE)
+        .text(common.VizTextDisplayOptions().value_size(18))
+        .thresholds(limits.thresholds(limits.NONE))
+        .color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS))
+        .mappings([missing_mapping("no data: the bridge does not answer"), *mappings])
     )
 
 

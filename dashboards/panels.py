@@ -88,7 +88,9 @@ class Panels:
         many = [label for label in by if label in _MANY]
         target = self._target_for(metric, *by, options=worst_first(metric, TOP) if many else {})
         kind = "lowest" if metric in LESS_IS_WORSE else "highest"
-        worst = f"At most the {TOP} {kind} of the range; how many more there are is behind the sign in the corner." if many else ""
+        worst = (
+            f"At most the {TOP} {kind} of the range; how many more there are is behind the sign in the corner." if many else ""
+        )
         panel = look.curves(self._plot(metric, by, title, " ".join(filter(None, (note, worst)))))
         panel = panel.legend(look.legend(beside=bool(many), lowest_first=metric in LESS_IS_WORSE))
         return (look.by_value(panel) if many else panel).with_target(Made(target))

@@ -67,7 +67,8 @@ class Rule:
     def _target_matches(self, target: Json) -> bool:
         if self.metric:
             return bool(self.metric in target.get("target", "").split(","))
-        return _series_in(self.expression) == _series_in(target.get("expr", ""))
+        series = _series_in(self.expression)
+        return bool(series) and series <= _series_in(target.get("expr", ""))
 
     def _rows_query(self) -> tuple[str, Json]:
         params = {"metric": self.metric, "by": ",".join(self.by)}

@@ -14,7 +14,6 @@ SLIPPAGE = (
     "and brokers report it as seen by the house. One pip is 10 points on symbols of 3 or 5 digits."
 )
 THIS_HOUR = "Of the clock hour that is running (the one before where this one has none yet)."
-_CALCULATED = "The bridge computes it from all chosen accounts, never from averages."
 
 
 def trade_execution(catalogue: Catalogue) -> Board:
@@ -72,7 +71,7 @@ def account(catalogue: Catalogue) -> Board:
         panels.worst("free_margin", "account", "Least free margin", "The account that has least."),
         panels.worst("margin_level", "account", "Lowest level", "The account nearest to a margin call."),
         panels.worst("drawdown", "account", "Worst drawdown", "The account that has lost most of its peak."),
-        panels.value("margin_level", title="Margin level, all", note=_CALCULATED),
+        panels.worst("account_age", "account", "Longest silent", "The account whose figures are oldest."),
     ]
     metrics = ("margin_level", "free_margin", "equity", "balance", "margin", "floating_pnl", "drawdown", "account_age")
     board.head(tables.state_line(*metrics), figures)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from grafana_foundation_sdk.builders import common, stat, table
@@ -43,7 +43,115 @@ class Tables:
         )
         newest = common.TableSortByFieldState().display_name("Time").desc(True)
         return (
-            panel.sort_by([newest])
-            .override_by_name("Time", [_column_width(170)])
-            .override_by_name("What", [_column_width(220)])
+            panel.sort_by([newest]).override_by_name("Time", [_column_width(170)]).override_by_name("What", [_column_width(220)])
         )
+
+    def matrix(self, title: str, by: str, *metrics: str, note: str = "", hourly: bool = False, link: str = "") -> table.Panel:
+        """The present values: a row for each value of the label, a column for each metric, and the state of the row.
+
+        The row of the worst value of the first metric comes first. A row that is not fresh is grey as a whole.
+        """
+        first, others = metrics[0], metrics[1:]
+        options = {"format": "pivot", "columns": list(others), **newest_options(hourly), **worst_first(first, TOP)}
+        asked = BridgeTarget(first, (by,), self.scope.obeyed(metrics), options)
+        name = self.scope.catalogue.label(by).title
+        titles = {metric: column_title(self.scope.catalogue.metric(metric)) for metric in metrics}
+        headers = {by: name} | titles | _STATE_HEADERS
+        order = "lowest" if first in LESS_IS_WORSE else "highest"
+        ranked = f"At most {TOP} rows, those with the {order} {titles[first].lower()}."
+        text = self.scope.described_as(metrics, " ".join(filter(None, (note, ranked, _ROW_NOTE))))
+        panel = rows(title, text, BRIDGE).with_target(Made(asked)).with_transformation(_arranged(headers))
+        panel = panel.interval(self.scope.finest_step(*metrics))
+        for metric in metrics:
+            panel = panel.override_by_name(titles[metric], self._column_overrides(metric))
+        panel = _with_row_state(panel)
+        return panel.override_by_name(name, [drill_down(link, by, self.scope.obeyed(metrics))]) if link else panel
+
+    def _column_overrides(self, metric: str) -> list[DynamicConfigValue]:
+        unit = self.scope.catalogue.metric(metric).entry.unit
+        found = [*look.unit_values(unit, _SHOWN_DECIMALS.get(unit)), DynamicConfigValue("noValue", "\u2013")]
+        steps = limits.LIMITS.get(metric)
+        if steps is None:
+            return found
+        cell = {"type": "color-text"}
+        return [*found, DynamicConfigValue("thresholds", limits.as_json(steps)), DynamicConfigValue("custom.cellOptions", cell)]
+
+    def state(self, *metrics: str) -> table.Panel:
+        """The state of the data of this dashboard, a row for each metric, from a request of its own to the bridge."""
+        params = (("metric", ",".join(metrics)), ("instant", "true"), ("marks", "true"), ("from", "now-1h"), ("to", "now"))
+        target = RowsTarget("/v1/rows", params, {"metric": "string", "status": "string", "age_s": "number", "reason": "string"})
+        text = (
+            "State and age of the bridge's answer for each metric, over the last hour and everything, whatever is chosen above. "
+            + _STATE_NOTE
+        )
+        panel = rows("Data: state, age and reason", text, ROWS).with_target(Made(target))
+        headers = {"metric": "Metric", "status": "State", "age_s": "Age", "reason": "Reason"}
+        names = {metric: short_title(self.scope.catalogue.metric(metric).entry.title) for metric in metrics}
+        return (
+            panel.with_transformation(_arranged(headers))
+            .override_by_name("Metric", [_words_mapping(names), _column_width(200)])
+            .override_by_name(
+                "State",
+                [
+                    _colors_mapping(_STATE_COLORS),
+                    DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
+                    _column_width(80),
+                ],
+            )
+            .override_by_name("Age", [DynamicConfigValue("unit", "s"), DynamicConfigValue("decimals", 0), _column_width(80)])
+        )
+
+    def state_line(self, *metrics: str) -> stat.Panel:
+        """The state of the whole dashboard in one line, with the reason: `3 of 9 metrics older than 10 s: rts, 4 min`."""
+        params = (("metric", ",".join(metrics)), ("shape", "summary"), ("from", "now-1h"), ("to", "now"))
+        target = RowsTarget("/v1/rows", params, {"summary": "string"})
+        text = f"Whether each metric of this dashboard is fresh, over everything, whatever is chosen above. {_STATE_NOTE}"
+        panel = look.described(stat.Panel(), "State of the data", text, ROWS).with_target(Made(target))
+        return look.sentence(panel, "/^summary$/", good="^all .* fresh$")
+
+
+_STATE_HEADERS = {"status": "State", "age_s": "Age", "reason": "Reason"}
+_STATE_NOTE = (
+    "fresh: asked less than 10 s ago. stale: its source does not answer, what was known before stands in, of that age. "
+    "partial: a part is missing or from a fallback. error: no answer at all."
+)
+_ROW_NOTE = "A row that is not fresh is grey, and says why."
+
+
+def _with_row_state(panel: table.Panel) -> table.Panel:
+    """Colour a whole row by its state, as words and as grey."""
+    colors = {state: "transparent" if state == "fresh" else limits.OLD for state in _STATE_COLORS}
+    cell = {"type": "color-background", "applyToRow": True, "mode": "basic"}
+    return (
+        panel.override_by_name(
+            "State", [_colors_mapping(colors), DynamicConfigValue("custom.cellOptions", cell), _column_width(70)]
+        )
+        .override_by_name("Age", [DynamicConfigValue("unit", "s"), DynamicConfigValue("decimals", 0), _column_width(80)])
+        .override_by_name("Reason", [DynamicConfigValue("noValue", "")])
+    )
+
+
+def _arranged(headers: Mapping[str, str], *hidden: str) -> DataTransformerConfig:
+    """The columns in this order under these headers. It keeps the remarks of an answer."""
+    return DataTransformerConfig(
+        "organize",
+        options={
+            "excludeByName": dict.fromkeys(hidden, True),
+            "indexByName": {name: place for place, name in enumerate(headers)},
+            "renameByName": dict(headers),
+        },
+    )
+
+
+def _colors_mapping(colors: Mapping[str, str]) -> DynamicConfigValue:
+    options = {word: {"text": word, "color": color, "index": place} for place, (word, color) in enumerate(colors.items())}
+    return DynamicConfigValue("mappings", [{"type": "value", "options": options}])
+
+
+def _words_mapping(words: Mapping[str, str]) -> DynamicConfigValue:
+    options = {name: {"text": text, "index": place} for place, (name, text) in enumerate(words.items())}
+    return DynamicConfigValue("mappings", [{"type": "value", "options": options}])
+
+
+def _column_width(pixels: int) -> DynamicConfigValue:
+    return DynamicConfigValue("custom.width", pixels)

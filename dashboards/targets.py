@@ -90,6 +90,7 @@ class EventsTarget(Dataquery):
 class RowsTarget(Dataquery):
     """A target of the Infinity plugin that reads rows of the bridge. `columns` maps a name to its type in the plugin."""
 
+    url: str
     params: Sequence[tuple[str, str]]
     columns: Mapping[str, str]
     ref_id: str = "A"
@@ -103,7 +104,7 @@ class RowsTarget(Dataquery):
             "source": "url",
             "parser": "backend",
             "format": "table",
-            "url": "/v1/rows",
+            "url": self.url,
             "url_options": {
                 "method": "GET",
                 "data": "",

@@ -85,7 +85,7 @@ def series_legend(title: str, labels: Labels, several: bool) -> str:
 
 
 def state_text(result: Result) -> str:
-    """The state of an answer in a few words, for a tile: `fresh`, `stale 5min: rts`, `partial: clickhouse`, `no data`.
+    """The state of an answer in a few words, for a tile: `fresh`, `stale, 5min old: rts`, `partial: clickhouse`, `no data`.
 
     The sources named are those that failed, or whose older answer is shown.
     """
@@ -93,7 +93,7 @@ def state_text(result: Result) -> str:
         return "fresh" if len(result.frame) else "no data"
     behind = dict.fromkeys(asked.source for asked in result.asked if asked.error is not None or asked.stale is not None)
     is_old = any(asked.stale is not None for asked in result.asked) or result.status == "stale"
-    age = f" {age_text(result.age_s * 1000)}" if is_old and result.error is None else ""
+    age = f", {age_text(result.age_s * 1000)} old" if is_old and result.error is None else ""
     return f"{result.status}{age}" + (f": {', '.join(behind)}" if behind else "")
 
 

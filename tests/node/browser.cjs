@@ -13,3 +13,6 @@ globalThis.location = anything;
 globalThis.history = {};
 globalThis.addEventListener = () => {};
 globalThis.localStorage = { getItem: () => null, setItem: () => {}, removeItem: () => {} };
+globalThis.navigator = { language: "en-US", languages: ["en-US"], userAgent: "node" };
+// The packages greet on the console; our answers alone go to the standard output.
+console.log = console.info = console.warn = console.error;

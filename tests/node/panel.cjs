@@ -28,8 +28,10 @@ data.standardFieldConfigEditorRegistry.setInit(() => [
   ...STANDARD.map((id) => item(id, false)),
   ...CUSTOM.map((id) => item(id, true)),
 ]);
+// Two names are of one transformer.
+const transformers = new Map(Object.values(data.standardTransformers).map((one) => [one.id, one]));
 data.standardTransformersRegistry.setInit(() =>
-  Object.values(data.standardTransformers).map((one) => ({ id: one.id, name: one.name, transformation: one }))
+  [...transformers].map(([id, one]) => ({ id, name: one.name, transformation: one }))
 );
 
 const VARIABLE = /\$(\w+)|\$\{([^}:]+)(?::(\w+))?\}|\[\[(\w+)\]\]/g;

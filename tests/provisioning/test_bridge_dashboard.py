@@ -48,7 +48,7 @@ def known_metrics() -> dict[str, set[str]]:
 
 def named(expression: str) -> set[str]:
     """The metrics that an expression names: words that stand before a range, a selector or nothing of a call."""
-    bare = re.sub(r"\b(by|without|on|ignoring)\s*\([^)]*\)", " ", expression)
+    bare = re.sub(r"\b(by|without|on|ignoring)\s*\([^)]*\)", " ", re.sub(r'"[^"]*"', " ", expression))
     bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]", " ", bare)
     return {word for word in re.findall(r"[A-Za-z_:][\w:]*(?!\w*\s*\()", bare) if word not in ("or", "and", "unless")}
 
