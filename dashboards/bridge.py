@@ -117,7 +117,9 @@ def _source_table() -> table.Panel:
     panel = rows("Data: state of the sources", text, PROMETHEUS)
     panel = panel.with_target(prometheus("min by (source) (bridge_source_up)", "", "A", instant=True))
     panel = panel.with_target(prometheus("max by (source) (bridge_breaker_state)", "", "B", instant=True))
-    panel = panel.with_target(prometheus("max by (source) (bridge_oldest_served_seconds)", "", "C", instant=True))
+    panel = panel.with_target(
+        prometheus(f"max by (source) (bridge_oldest_served_seconds) or {_NONE_OF_SOURCE}", "", "C", instant=True)
+    )
     order = {"source": 0, "Value #A": 1, "Value #B": 2, "Value #C": 3}
     names = {"source": "Source", "Value #A": "Up", "Value #B": "Circuit", "Value #C": "Oldest served"}
     hidden = {"Time": True, "Time 1": True, "Time 2": True, "Time 3": True}
@@ -199,7 +201,8 @@ def _source_times() -> timeseries.Panel:
 
 def _source_errors() -> timeseries.Panel:
     errors = f"sum by (source, kind) (rate(bridge_source_errors_total{_RATE}))"
-    asked = (f"{errors} or ({_NONE_OF_SOURCE} unless on (source) {errors})", "{{source}} {{kind}}")
+    none = f'label_replace({_NONE_OF_SOURCE}, "kind", "none", "", "")'
+    asked = (f"{errors} or ({none} unless on (source) {errors})", "{{source}}: {{kind}}")
     return _line_panel("Failed askings a second", "By source and kind of failure.", "cps", asked)
 
 

@@ -28,7 +28,7 @@ def _mark_of(group: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     if len(group) == 1:
         return group[0]
     titles = Counter(row["title"] or "" for row in group).most_common()
-    lines = [f"{count} × {title}" for title, count in titles[:_MOST_TITLES]]
+    lines = [f"{count}x {title}" for title, count in titles[:_MOST_TITLES]]
     others = sum(count for _, count in titles[_MOST_TITLES:])
     tags = dict.fromkeys(tag for row in group for tag in (row["tags"] or "").split(",") if tag)
     return {

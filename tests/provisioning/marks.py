@@ -99,9 +99,7 @@ class Seen:
         return [cell["text"] for cell in self.cells if isinstance(cell["value"], str) and _WORDS.search(cell["text"])]
 
 
-async def see(
-    client: httpx.AsyncClient, renderer: PanelRenderer, name: str, panel: Json, viewer: Viewer
-) -> Seen:
+async def see(client: httpx.AsyncClient, renderer: PanelRenderer, name: str, panel: Json, viewer: Viewer) -> Seen:
     """Ask as the panel's plugin does, and look at what is drawn."""
     if panel["datasource"]["type"] == "simpod-json-datasource":
         reply = await client.post("/json/query", json=viewer.json_query(DASHBOARDS[name], panel))

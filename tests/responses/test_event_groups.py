@@ -26,7 +26,7 @@ def test_many_events_are_one_mark_for_each_part_of_the_window_that_has_any() -> 
             "time": 10,
             "timeEnd": None,
             "title": "3 events",
-            "text": "2 × Order failed; 1 × Requote",
+            "text": "2x Order failed; 1x Requote",
             "tags": "trade,broker",
             "id": None,
         },
@@ -36,7 +36,7 @@ def test_many_events_are_one_mark_for_each_part_of_the_window_that_has_any() -> 
 
 def test_a_group_of_many_titles_names_the_most_frequent_and_counts_the_others() -> None:
     [mark] = grouped_events([event(at, f"Kind {at}") for at in range(6)], 0, HOUR, 1)
-    assert mark["text"] == "1 × Kind 0; 1 × Kind 1; 1 × Kind 2; 3 others"
+    assert mark["text"] == "1x Kind 0; 1x Kind 1; 1x Kind 2; 3 others"
 
 
 @given(st.lists(st.integers(-HOUR, HOUR - 1), max_size=60), st.integers(1, 20))

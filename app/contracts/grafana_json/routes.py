@@ -281,9 +281,7 @@ def _object_of(value: Any, field: str) -> Mapping[str, Any]:
     return value
 
 
-def refuse_unknown_keys(
-    payload: Mapping[str, Any], name: str, labels: Sequence[str], keys: Sequence[str] = PAYLOAD_KEYS
-) -> None:
+def refuse_unknown_keys(payload: Mapping[str, Any], name: str, labels: Sequence[str], keys: Sequence[str] = PAYLOAD_KEYS) -> None:
     """Raise BadQuery for an unknown payload key."""
     allowed = (*keys, *labels)
     for key in payload:
