@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from grafana_foundation_sdk.builders import common, stat, table
@@ -51,16 +51,19 @@ class Tables:
 
         The row of the worst value of the first metric comes first. A row that is not fresh is grey as a whole.
         """
-        first, others = metrics[0], metrics[1:]
-        options = {"format": "pivot", "columns": list(others), **newest_options(hourly), **worst_first(first, TOP)}
-        asked = BridgeTarget(first, (by,), self.scope.obeyed(metrics), options)
-        name = self.scope.catalogue.label(by).title
+        first, name = metrics[0], self.scope.catalogue.label(by).title
         titles = {metric: column_title(self.scope.catalogue.metric(metric)) for metric in metrics}
-        headers = {by: name} | titles | _STATE_HEADERS
+        given = {self.scope.catalogue.metric(metric).entry.short_title: titles[metric] for metric in metrics}
         order = "lowest" if first in LESS_IS_WORSE else "highest"
         ranked = f"At most {TOP} rows, those with the {order} {titles[first].lower()}."
         text = self.scope.described_as(metrics, " ".join(filter(None, (note, ranked, _ROW_NOTE))))
-        panel = rows(title, text, BRIDGE).with_target(Made(asked)).with_transformation(_arranged(headers))
+        panel = rows(title, text, BRIDGE).with_transformation(_arranged({by: name} | given | _STATE_HEADERS))
+        options = {"format": "pivot", **newest_options(hourly)}
+        ranked_by = {first: {"sort": worst_first(first, TOP)["sort"], "top": TOP}}
+        for place, metric in enumerate(metrics):
+            asked = options | ranked_by.get(metric, {})
+            target = BridgeTarget(metric, (by,), self.scope.obeyed(metrics), asked, chr(ord("A") + place))
+            panel = panel.with_target(Made(target))
         panel = panel.interval(self.scope.finest_step(*metrics))
         for metric in metrics:
             panel = panel.override_by_name(titles[metric], self._column_overrides(metric))
@@ -80,9 +83,8 @@ class Tables:
         """The state of the data of this dashboard, a row for each metric, from a request of its own to the bridge."""
         params = (("metric", ",".join(metrics)), ("instant", "true"), ("marks", "true"), ("from", "now-1h"), ("to", "now"))
         target = RowsTarget("/v1/rows", params, {"metric": "string", "status": "string", "age_s": "number", "reason": "string"})
-        text = (
-            "State and age of the bridge's answer for each metric, over the last hour and everything, whatever is chosen above. "
-            + _STATE_NOTE
+        text = f"State and age of the bridge's answer for each metric over the last hour. {_STATE_NOTE} " + unheard_text(
+            self.scope.catalogue, self.scope.variables, more=("Filters",)
         )
         panel = rows("Data: state, age and reason", text, ROWS).with_target(Made(target))
         headers = {"metric": "Metric", "status": "State", "age_s": "Age", "reason": "Reason"}
@@ -103,11 +105,18 @@ class Tables:
 
     def state_line(self, *metrics: str) -> stat.Panel:
         """The state of the whole dashboard in one line, with the reason: `3 of 9 metrics older than 10 s: rts, 4 min`."""
-        params = (("metric", ",".join(metrics)), ("shape", "summary"), ("from", "now-1h"), ("to", "now"))
-        target = RowsTarget("/v1/rows", params, {"summary": "string"})
-        text = f"Whether each metric of this dashboard is fresh, over everything, whatever is chosen above. {_STATE_NOTE}"
-        panel = look.described(stat.Panel(), "State of the data", text, ROWS).with_target(Made(target))
+        text = f"Whether each metric of this dashboard is fresh. {_STATE_NOTE} {self._unheard_text(metrics)}".strip()
+        panel = look.described(stat.Panel(), "State of the data", text, BRIDGE)
+        for place, metric in enumerate(metrics):
+            options = {"format": "summary", "within": "1h"}
+            target = BridgeTarget(metric, (), self.scope.obeyed((metric,)), options, chr(ord("A") + place))
+            panel = panel.with_target(Made(target))
         return look.sentence(panel, "/^summary$/", good="^all .* fresh$")
+
+    def _unheard_text(self, metrics: Sequence[str]) -> str:
+        """The lists that narrow none of these metrics."""
+        heard = {name for metric in metrics for name in self.scope.obeyed((metric,))}
+        return unheard_text(self.scope.catalogue, [name for name in self.scope.variables if name not in heard])
 
 
 _STATE_HEADERS = {"status": "State", "age_s": "Age", "reason": "Reason"}

@@ -69,9 +69,9 @@ def description(catalogue: Catalogue, metrics: Sequence[str], note: str, unheard
     return "\n".join([*([note, ""] if note else []), *lines, *(["", scope] if scope else [])])
 
 
-def unheard_text(catalogue: Catalogue, labels: Sequence[str]) -> str:
-    """That lists at the top of the dashboard do not narrow a panel."""
-    names = [catalogue.label(label).title for label in labels]
+def unheard_text(catalogue: Catalogue, labels: Sequence[str], more: Sequence[str] = ()) -> str:
+    """That lists at the top of the dashboard do not narrow a panel; `more` are lists that are not of a label."""
+    names = [*(catalogue.label(label).title for label in labels), *more]
     if not names:
         return ""
     listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

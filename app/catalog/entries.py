@@ -54,6 +54,7 @@ class MetricEntry(Strict):
     """One metric as the file has it. Its reads are plain mappings yet: their model depends on the kind of the source."""
 
     title: str
+    short: str = Field("", description="the title of a narrow column; left out: the title without its remark in brackets")
     description: str
     unit: str = Field(description="a Grafana unit id: short, percent, s, ms, bytes, currencyUSD, cps, ...")
     aggregate: Aggregate
@@ -67,6 +68,11 @@ class MetricEntry(Strict):
     settle_s: int = Field(5, ge=0, le=3600, description="how long after a bucket's end its rows may still arrive in the history")
     cache: CacheEntry | None = None
     export: Export | None = None
+
+    @property
+    def short_title(self) -> str:
+        """The title of a narrow column."""
+        return self.short or self.title.split(" (")[0]
 
     @field_validator("unit")
     @classmethod

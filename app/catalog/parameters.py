@@ -15,6 +15,6 @@ PAGE = ("format", "time", "limit", "cursor")
 ROWS = ("shape", "marks", *PAGE)
 EVENTS = ("name", "from", "to", "where", "timeout", "refId", "reaching", *PAGE)
 VALUES = ("label", "where", "from", "to", "timeout", "refId")
-_COLUMNS = ("time", "metric", "value", "status", "age_s", "metrics")
+_COLUMNS = ("time", "metric", "value", "status", "age_s", "reason", "summary", "metrics")
 
 RESERVED = frozenset((*QUERY, *ROWS, *EVENTS, *VALUES, *_COLUMNS))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from app.contracts import values
 from app.errors import BadQuery
-from app.model import SORT_ORDERS, TOP_BY, Ranking, SortOrder, TopBy
+from app.model import SORT_ORDERS, TOP_BY, UNRANKED, Query, Ranking, SortOrder, TopBy
 
 _MOST_SERIES = 1_000_000
 
@@ -31,3 +32,16 @@ def parse_ranking(given: Callable[[str], Any], prefix: str = "", strict: bool = 
     if top_by and ((not sort and number is None) or sort == "label"):
         raise BadQuery(f"{prefix}top_by: {top_by} compares values; allowed: beside sort=value, sort=-value, or top without sort")
     return Ranking(cast("SortOrder | None", sort or None), number, cast("TopBy", top_by or "last"))
+
+
+def queries_of_now(asked: Sequence[Query], field: str, form: str) -> tuple[list[Query], Ranking]:
+    """The queries of a table of newest values, and the order of its rows: its rows are ordered and cut, not each metric's series.
+
+    Raises BadQuery for an order that needs more than the newest values.
+    """
+    ranking = next((query.ranking for query in asked if query.ranking.order is not None), UNRANKED)
+    if ranking.top_by != "last":
+        raise BadQuery(
+            f"top_by: {ranking.top_by} does not go with {field}={form}, which compares the newest values; allowed: last"
+        )
+    return [replace(query, instant=True, ranking=UNRANKED) for query in asked], ranking

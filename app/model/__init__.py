@@ -42,7 +42,7 @@ from app.model.question import (
     TopBy,
     is_text,
 )
-from app.model.result import NOT_RANKED, Clock, Fetch, PartName, Ranked, Result, SourceReport, Status
+from app.model.result import NOT_RANKED, Clock, Fetch, PartName, Present, Ranked, Result, SourceReport, Status
 
 __all__ = [
     "LANES",
@@ -69,6 +69,7 @@ __all__ = [
     "Operator",
     "PartName",
     "Parts",
+    "Present",
     "Provenance",
     "Query",
     "Ranked",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from app.errors import BridgeError
-from app.model.frame import Frame, Values
+from app.model.frame import Frame, Labels, Values
 from app.model.question import Query, Statement, TimeRange
 
 Status = Literal["fresh", "stale", "partial", "error"]
@@ -46,6 +46,18 @@ NOT_RANKED = Ranked(np.empty(0), 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Present:
+    """What tells of each newest value whether it is of now. Instants are epoch ms."""
+
+    #: the instant of the answer, or the end of a window that has passed
+    at_ms: int = 0
+    #: a value before this instant is not of now
+    since_ms: int = 0
+    #: see `Frame.written_ms`
+    written_ms: Mapping[Labels, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Result:
     """The answer to one Query: a frame or an error. It does not depend on the other queries of its request.
 
@@ -66,6 +78,10 @@ class Result:
     grid_ms: int = 1000
     #: the order of the series, where one was asked for
     ranked: Ranked = NOT_RANKED
+    #: of an instant query: which of its values are of now
+    present: Present = field(default_factory=Present)
+    #: whether it is a sample of a quantity that always has a value, so that a missing one is worth a word
+    sampled: bool = False
 
 
 #: The one seam. A source is one; a policy takes one and is one.

@@ -9,7 +9,7 @@ import numpy as np
 
 from app.clock import age_text, instant_text
 from app.errors import SourceUnavailable
-from app.model import PEOPLES_ALL, Frame, Notice, PartName, Ranked, Result, SourceReport, Statement, Status
+from app.model import PEOPLES_ALL, Frame, Notice, PartName, Present, Ranked, Result, SourceReport, Statement, Status
 from app.query.plan import Plan
 from app.query.ranking import rank_series, ranking_remarks
 from app.series import clip, last, merge, newest, seam_ms, splice, thin
@@ -71,7 +71,16 @@ def assemble_result(plan: Plan, parts: Sequence[SourceAnswer], now_ms: int, done
         valid_until_ms=_valid_until_ms(plan, frames),
         grid_ms=plan.grid_ms,
         ranked=ranked,
+        present=_present_of(plan, frames.get("live"), now_ms, done_ms),
+        sampled=plan.metric.sampled,
     )
+
+
+def _present_of(plan: Plan, live: Frame | None, now_ms: int, done_ms: int) -> Present:
+    """What tells of the newest values whether they are of now. In a window that has passed, now is its end."""
+    at_ms = done_ms if plan.range.to_ms > now_ms else min(done_ms, plan.query.to_ms)
+    written_ms = live.written_ms if live is not None else {}
+    return Present(at_ms, _now_since_ms(plan, now_ms), written_ms)
 
 
 def _as_metric(plan: Plan, part: SourceAnswer, frame: Frame, now_ms: int) -> Frame:
@@ -147,11 +156,15 @@ def _shown_series(plan: Plan, frame: Frame, stale: bool, now_ms: int) -> tuple[F
 def _rows_of_now(plan: Plan, frame: Frame, now_ms: int) -> Frame:
     """Instant values for alert rules. Grafana ignores their timestamps, so a series that ended earlier yields nothing, and one
     whose last point is null yields null, not an older value. The live value of a sampled metric is in the open bucket."""
-    back_ms = max(_NOW_STEPS * plan.range.step_ms, _NOW_RESOLUTIONS * plan.metric.entry.resolution_s * 1000)
-    since_ms = min(now_ms, plan.range.to_ms) - back_ms
+    return last(clip(frame, _now_since_ms(plan, now_ms), plan.range.to_ms))
+
+
+def _now_since_ms(plan: Plan, now_ms: int) -> int:
+    """From when on a value counts as now."""
     if plan.live is not None and plan.metric.sampled:
-        since_ms = plan.range.to_ms - plan.range.step_ms
-    return last(clip(frame, since_ms, plan.range.to_ms))
+        return plan.range.to_ms - plan.range.step_ms
+    back_ms = max(_NOW_STEPS * plan.range.step_ms, _NOW_RESOLUTIONS * plan.metric.entry.resolution_s * 1000)
+    return min(now_ms, plan.range.to_ms) - back_ms
 
 
 def _join_parts(plan: Plan, frames: Mapping[PartName, Frame], now_ms: int) -> tuple[Frame, tuple[Notice, ...]]:

@@ -77,4 +77,5 @@ def cut_text(ranking: Ranking, shown: int, total: int, what: str) -> str:
     before, after = _CUT_WORDS[ranking.order or "label"]
     figures = {"last": "last value", "max": "highest value", "min": "lowest value", "sum": "sum of their values"}
     by = after or f" by the {figures[ranking.top_by]}"
-    return f"{before} {shown} of {total} {what}{by}; {total - shown} are not shown"
+    left = total - shown
+    return f"{before} {shown} of {total} {what}{by}; {left} {'is' if left == 1 else 'are'} not shown"

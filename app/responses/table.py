@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from app.model import Indices, Labels, Result, Times, Values
 from app.responses.column_names import column_name
+from app.responses.marks import MARK_COLUMNS, Mark, empty_mark, newest_marks
 from app.responses.series import EVENT_COLUMNS, event_rows
 
 #: Rows that are encoded in one step: about 2 ms.
@@ -128,8 +129,8 @@ class Table:
 
 def long_table(results: Sequence[Result], by: Sequence[str], marks: bool = False) -> Table:
     """time, metric, the labels, value: a row for each point, by time; the newest points of ranked series in the order of the
-    series. With `marks` also the status and age_s of its result; then a result
-    without points (an error, or nothing in that window) has a row of nulls at the end of its window."""
+    series. With `marks` also status, age_s and reason; then a result without points (an error, or nothing in that window) has a
+    row of nulls at the end of its window."""
     runs = [run for place, result in enumerate(results) for run in (_runs_or_gap if marks else _runs_of)(place, result)]
     time = np.concatenate([run.times for run in runs]) if runs else np.empty(0, np.int64)
     value = np.concatenate([run.values for run in runs]) if runs else np.empty(0)
@@ -177,9 +178,17 @@ def _order_by_time(time: Times, lengths: Sequence[int]) -> tuple[Indices, Indice
 
 
 def _mark_columns(runs: Sequence[Run], owner: Indices) -> list[tuple[str, Column]]:
-    """For clients that see only rows: the status and age of each row's result."""
-    ages_s = [None if run.result.error else round(run.result.age_s, 3) for run in runs]
-    return [("status", Coded(owner, [run.result.status for run in runs])), ("age_s", Coded(owner, ages_s))]
+    """For clients that see only rows: the status, age and reason of each series."""
+    newest = {run.place: newest_marks(run.result) for run in {run.place: run for run in runs}.values()}
+    marks = [newest[run.place].get(run.labels) or empty_mark(run.result) for run in runs]
+    return mark_columns(marks, owner)
+
+
+def mark_columns(marks: Sequence[Mark], owner: Indices) -> list[tuple[str, Column]]:
+    """The columns of marks, where row i has the mark at index owner[i]."""
+    ages_s = np.array([np.nan if mark.age_s is None else mark.age_s for mark in marks])
+    columns = (Coded(owner, [mark.status for mark in marks]), ages_s[owner], Coded(owner, [mark.reason for mark in marks]))
+    return list(zip(MARK_COLUMNS, columns, strict=True))
 
 
 def wide_table(results: Sequence[Result]) -> Table:
@@ -201,6 +210,11 @@ def event_table(result: Result) -> Table:
     columns: list[tuple[str, Column]] = [("time", result.frame.time)]
     columns += [(name, Coded(each, [row[name] for row in rows])) for name in EVENT_COLUMNS[1:]]
     return Table(tuple(columns), instants=("time", "timeEnd"))
+
+
+def without_time(table: Table) -> Table:
+    """The same rows without the column `time`: for tables of now, in which each row says its age."""
+    return replace(table, columns=table.columns[1:], instants=())
 
 
 def with_iso_times(table: Table) -> Table:

@@ -70,8 +70,9 @@ async def test_every_format_that_the_query_builder_offers_is_answered_in_a_form_
         target = {"refId": "A", "target": "equity", "payload": {"format": option["value"]}}
         reply = await at.client.post("/json/query", json={"targets": [target]})
         assert (reply.status_code, option["label"]) == (200, option["value"])
-        forms.add(tuple(sorted(reply.json()[0])))
-    assert len(forms) == len(offered) == 3
+        element = reply.json()[0]
+        forms.add((*sorted(element), *(column["text"] for column in element.get("columns", ()))))
+    assert len(forms) == len(offered) == 5
 
 
 @pytest.mark.parametrize(

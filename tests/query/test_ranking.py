@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +21,12 @@ from app.telemetry import Telemetry
 from tests.frames import Course, frame, shown
 
 #: what a series is compared by, worked out without arrays
-_COMPARED = {"last": lambda known: known[-1], "max": max, "min": min, "sum": math.fsum}
+_COMPARED: Mapping[str, Callable[[Sequence[float]], float]] = {
+    "last": lambda known: known[-1],
+    "max": max,
+    "min": min,
+    "sum": math.fsum,
+}
 
 _values = st.none() | st.integers(-4, 4).map(float)
 _courses = st.dictionaries(st.integers(0, 9).map(lambda place: place * 1000), _values, min_size=1, max_size=6)
@@ -120,10 +127,10 @@ class Stores:
         return frame({f"account=A{number:04}": {at: float(self.accounts - number)} for number in range(self.accounts)})
 
 
-def answer(stores: Stores, ranking: Ranking, **how: object) -> Result:
+def answer(stores: Stores, ranking: Ranking, **how: Any) -> Result:
     catalogue = load({"catalogue.yaml": TEXT}, {"lake": "duckdb", "hot": "redis"})
     asked = Bridge(catalogue, {"lake": stores.lake, "hot": stores.hot}, Telemetry(), lambda: NOW)
-    query = Query("gauge", NOW - 600_000, NOW, by=("account",), ranking=ranking, **how)  # type: ignore[arg-type]  any field
+    query = Query("gauge", NOW - 600_000, NOW, by=("account",), ranking=ranking, **how)
     [found] = asyncio.run(asked.run([query], 20))
     return found
 
