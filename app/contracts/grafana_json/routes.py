@@ -42,7 +42,7 @@ from app.responses.headers import result_headers
 
 router = APIRouter(prefix="/json")
 
-PAYLOAD_KEYS = ("by", "where", "step", "format", "instant", "sort", "top", "top_by", "marks")
+PAYLOAD_KEYS = ("by", "where", "step", "format", "instant", "sort", "top", "top_by", "least", "marks")
 _PAYLOAD = f"an object with {', '.join(PAYLOAD_KEYS)}"
 _LONGEST_ID = 200
 _MOST_LABELS = 64
@@ -219,6 +219,7 @@ class _Shared:
             where=where,
             instant=grammar.flag(payload.get("instant"), "payload.instant"),
             ranking=parse_ranking(payload.get, "payload."),
+            least=grammar.whole_number(payload.get("least"), "payload.least", 0, 10**9, 0),
         )
         return query, remarks
 
