@@ -157,6 +157,13 @@ def arrange_series(frame: Frame, places: Indices) -> Frame:
     )
 
 
+def null_below(frame: Frame, least: int) -> Frame:
+    """The frame with null in place of each mean that has fewer answers behind it. Values without weights stay as they are."""
+    if least <= 1 or not len(frame.weight):
+        return frame
+    return replace(frame, value=np.where(frame.weight < least, np.nan, frame.value))
+
+
 def last(frame: Frame) -> Frame:
     """The last point of each series, null or not: one row per label set."""
     return frame.at(np.array(frame.offsets[1:], dtype=np.intp) - 1)

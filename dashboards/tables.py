@@ -17,6 +17,9 @@ from dashboards.titles import column_title, short_title, unheard_text
 
 #: State of an answer -> its colour as a word. As the colour of a whole row all but `fresh` are grey.
 _STATE_COLORS = {"fresh": limits.GOOD, "partial": limits.NOTE, "stale": limits.WARN, "error": limits.BAD}
+#: Unit -> the width of a column of such figures, pixels. Grafana's own least width of 150 would push columns off the panel.
+_WIDTHS = {"currencyUSD": 90, "percent": 80, "s": 80, "ms": 75, "bytes": 80, "Bps": 85, "short": 75, "cpm": 90, "opm": 95}
+_LABEL_WIDTH, _STATE_WIDTH, _AGE_WIDTH, LEAST_REASON_WIDTH = 95, 70, 75, 110
 _SHOWN_DECIMALS = {"currencyUSD": 0, "percent": 1, "s": 1, "ms": 0, "short": None}
 
 
@@ -68,11 +71,13 @@ class Tables:
         for metric in metrics:
             panel = panel.override_by_name(titles[metric], self._column_overrides(metric))
         panel = _with_row_state(panel)
-        return panel.override_by_name(name, [drill_down(link, by, self.scope.obeyed(metrics))]) if link else panel
+        links = [drill_down(link, by, self.scope.obeyed(metrics))] if link else []
+        return panel.override_by_name(name, [_column_width(_LABEL_WIDTH), *links])
 
     def _column_overrides(self, metric: str) -> list[DynamicConfigValue]:
         unit = self.scope.catalogue.metric(metric).entry.unit
         found = [*look.unit_values(unit, _SHOWN_DECIMALS.get(unit)), DynamicConfigValue("noValue", "\u2013")]
+        found.append(_column_width(max(_WIDTHS[unit], 20 + 8 * len(column_title(self.scope.catalogue.metric(metric))))))
         steps = limits.LIMITS.get(metric)
         if steps is None:
             return found
@@ -97,10 +102,11 @@ class Tables:
                 [
                     _colors_mapping(_STATE_COLORS),
                     DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
-                    _column_width(80),
+                    _column_width(_STATE_WIDTH),
                 ],
             )
-            .override_by_name("Age", [DynamicConfigValue("unit", "s"), DynamicConfigValue("decimals", 0), _column_width(80)])
+            .override_by_name("Age", _AGE)
+            .override_by_name("Reason", _REASON)
         )
 
     def state_line(self, *metrics: str) -> stat.Panel:
@@ -111,7 +117,7 @@ class Tables:
             options = {"format": "summary", "within": "1h"}
             target = BridgeTarget(metric, (), self.scope.obeyed((metric,)), options, chr(ord("A") + place))
             panel = panel.with_target(Made(target))
-        return look.sentence(panel, "/^summary$/", good="^all .* fresh$")
+        return look.sentence(panel, "/^summary$/", good="^all \\d+ metrics are fresh")
 
     def _unheard_text(self, metrics: Sequence[str]) -> str:
         """The lists that narrow none of these metrics."""
@@ -133,10 +139,10 @@ def _with_row_state(panel: table.Panel) -> table.Panel:
     cell = {"type": "color-background", "applyToRow": True, "mode": "basic"}
     return (
         panel.override_by_name(
-            "State", [_colors_mapping(colors), DynamicConfigValue("custom.cellOptions", cell), _column_width(70)]
+            "State", [_colors_mapping(colors), DynamicConfigValue("custom.cellOptions", cell), _column_width(_STATE_WIDTH)]
         )
-        .override_by_name("Age", [DynamicConfigValue("unit", "s"), DynamicConfigValue("decimals", 0), _column_width(80)])
-        .override_by_name("Reason", [DynamicConfigValue("noValue", "")])
+        .override_by_name("Age", _AGE)
+        .override_by_name("Reason", _REASON)
     )
 
 
@@ -164,3 +170,7 @@ def _words_mapping(words: Mapping[str, str]) -> DynamicConfigValue:
 
 def _column_width(pixels: int) -> DynamicConfigValue:
     return DynamicConfigValue("custom.width", pixels)
+
+
+_AGE = [DynamicConfigValue("unit", "s"), DynamicConfigValue("decimals", 0), _column_width(_AGE_WIDTH)]
+_REASON = [DynamicConfigValue("noValue", ""), DynamicConfigValue("custom.minWidth", LEAST_REASON_WIDTH)]

@@ -66,6 +66,7 @@ class MetricEntry(Strict):
     aliases: tuple[Name, ...] = ()
     resolution_s: int = Field(1, ge=1, le=3600, description="steps are multiples of this: how often the data comes")
     settle_s: int = Field(5, ge=0, le=3600, description="how long after a bucket's end its rows may still arrive in the history")
+    least: int = Field(1, ge=1, description="an average or ratio of fewer answers than that in a bucket is null")
     cache: CacheEntry | None = None
     export: Export | None = None
 
@@ -136,6 +137,12 @@ class Metric:
         if self.sampled:
             return "last"
         return (self.history.given_parts if self.history is not None else None) or "none"
+
+    @property
+    def counts_answers(self) -> bool:
+        """Whether it is an average or a ratio, and each of its reads says how many answers are behind a value."""
+        reads = [read for read in (self.history, self.live, *self.fallback) if read is not None]
+        return not self.sampled and all(read.given_parts == "mean" for read in reads)
 
     @property
     def joins_inside(self) -> bool:

@@ -1,4 +1,4 @@
-"""Checks at load time whether the history and the live read of a metric can share a bucket."""
+"""Checks at load time whether the reads of a metric fit each other: whether two can share a bucket, whether all count answers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ _MERGE_NEEDED: Mapping[OverTime, Parts] = {
     "ratio": "mean",
     "quantile": "none",
 }
+
+
+def counting_problems(metric: Metric) -> Iterator[tuple[str, str]]:
+    """(key, problem) of a metric that wants a least number of answers and has a read that does not tell how many there are."""
+    reads = [metric.history, metric.live, *metric.fallback]
+    if metric.entry.least > 1 and not metric.counts_answers and not any(isinstance(read, OffRead) for read in reads):
+        yield "least", "is for averages and ratios over time; each SQL read needs `parts: mean`, a live one a mean of events"
 
 
 def joining_problems(metric: Metric) -> Iterator[tuple[str, str]]:

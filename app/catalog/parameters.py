@@ -7,7 +7,7 @@ from __future__ import annotations
 
 #: What is asked of metrics.
 QUERY = (
-    *("metric", "from", "to", "step", "by", "where", "instant", "sort", "top", "top_by"),
+    *("metric", "from", "to", "step", "by", "where", "instant", "sort", "top", "top_by", "least"),
     *("maxDataPoints", "refId", "timeout"),
 )
 #: Which rows of an answer are sent, and in which form.

@@ -25,6 +25,7 @@ Params = Mapping[str, Sequence[Any]]
 _MOST_LABELS = 64
 _MOST_PARAMETERS = 200
 _LONGEST_ID = 200
+_MOST_ANSWERS = 1_000_000_000
 
 
 async def params_of(request: Request) -> dict[str, list[Any]]:
@@ -107,6 +108,7 @@ def queries(bridge: Bridge, params: Params, more: Sequence[str] = (), strict: bo
         instant=grammar.flag(one(params, "instant"), "instant"),
         strict=strict,
         ranking=parse_ranking(lambda name: one(params, name), strict=strict),
+        least=grammar.whole_number(one(params, "least"), "least", 0, _MOST_ANSWERS, 0),
     )
     return [replace(shared, metric=metric) for metric in metrics]
 

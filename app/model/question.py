@@ -126,6 +126,8 @@ class Query:
     lane: Lane = "interactive"
     #: which series are shown, in which order; all are fetched, so questions that differ in it share the sources' answers
     ranking: Ranking = UNRANKED
+    #: an average or ratio of fewer answers than that in a bucket is null; the metric's own `least` holds in any case
+    least: int = 0
 
 
 #: Who goes first when slots are short: alert rules, then people, then background work.

@@ -12,7 +12,7 @@ from app.errors import SourceUnavailable
 from app.model import PEOPLES_ALL, Frame, Notice, PartName, Present, Ranked, Result, SourceReport, Statement, Status
 from app.query.plan import Plan
 from app.query.ranking import rank_series, ranking_remarks
-from app.series import clip, last, merge, newest, seam_ms, splice, thin
+from app.series import clip, last, merge, newest, null_below, seam_ms, splice, thin
 
 #: how many steps, or resolutions of the metric, back a value still counts as an alert's "now" without a live read
 _NOW_STEPS, _NOW_RESOLUTIONS = 2, 6
@@ -46,6 +46,7 @@ def assemble_result(plan: Plan, parts: Sequence[SourceAnswer], now_ms: int, done
     if failures and (plan.query.strict or not frames):
         return Result(plan.query, error=failures[0], status="error", range=plan.range, asked=asked)
     frame, remarks = _join_parts(plan, frames, now_ms)
+    frame = null_below(frame, max(plan.metric.entry.least, plan.query.least))
     stale = stale_remarks(parts, done_ms)
     missing = _failure_remarks(plan, parts, frame)
     cut_short = any(found.partial for found in frames.values())
@@ -163,6 +164,8 @@ def _now_since_ms(plan: Plan, now_ms: int) -> int:
     """From when on a value counts as now."""
     if plan.live is not None and plan.metric.sampled:
         return plan.range.to_ms - plan.range.step_ms
+    if plan.metric.entry.over_time not in ("last", "rate"):
+        return 0  # what happens now and then may not have happened since: its newest value stays the newest
     back_ms = max(_NOW_STEPS * plan.range.step_ms, _NOW_RESOLUTIONS * plan.metric.entry.resolution_s * 1000)
     return min(now_ms, plan.range.to_ms) - back_ms
 

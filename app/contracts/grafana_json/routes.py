@@ -43,7 +43,7 @@ from app.responses.headers import result_headers
 
 router = APIRouter(prefix="/json")
 
-PAYLOAD_KEYS = ("by", "where", "step", "format", "instant", "sort", "top", "top_by", "marks", "within", "legend")
+PAYLOAD_KEYS = ("by", "where", "step", "format", "instant", "sort", "top", "top_by", "least", "marks", "within", "legend")
 #: Events only: more than this are shown in groups.
 MOST_KEY = "most"
 _PAYLOAD = f"an object with {', '.join(PAYLOAD_KEYS)}"
@@ -233,6 +233,7 @@ class _Shared:
             where=where,
             instant=grammar.flag(payload.get("instant"), "payload.instant"),
             ranking=parse_ranking(payload.get, "payload."),
+            least=grammar.whole_number(payload.get("least"), "payload.least", 0, 10**9, 0),
         )
         return query, remarks
 
