@@ -66,3 +66,15 @@ async def test_a_target_may_ask_for_the_newest_part_of_the_window_only(at: Bench
 async def test_a_wrong_option_of_a_tile_is_refused_by_name(at: Bench, payload: dict[str, Any], field: str) -> None:
     reply = await at.client.post("/json/query", json=body(equity(**payload)))
     assert (reply.status_code, field in reply.json()["message"]) == (400, True)
+
+
+async def test_a_tile_of_the_worst_has_no_sign_that_there_are_others_but_a_panel_has(
+    at: Bench, frame_converter: FrameConverter
+) -> None:
+    worst = {"top": 1, "instant": True}
+    _, [tile] = await ask(at, frame_converter, body(equity(legend="state", **worst)))
+    _, [panel] = await ask(at, frame_converter, body(equity(**worst)))
+    assert "notices" not in tile["meta"]
+    assert [notice["text"] for notice in panel["meta"]["notices"]] == [
+        "equity: the top 1 of 2 series by the last value; 1 is not shown"
+    ]

@@ -33,7 +33,7 @@ from tests.servers.world import Stores, running_stores, unhurried
 State = Literal["fresh", "stale", "partial", "error", "no data"]
 STATES: tuple[State, ...] = ("fresh", "stale", "partial", "error", "no data")
 DASHBOARDS: dict[str, Any] = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(FOLDER.glob("*.json"))}
-_WORDS = re.compile(r"\b(stale|partial|error|no data)\b|older than|incomplete|without an answer")
+_WORDS = re.compile(r"\b(stale|partial|error|no data)\b|older than|incomplete|without an answer|without data|nothing in this range")
 #: how much later than the last good answer the stale one is asked for
 _LATER_MS = 240_000
 

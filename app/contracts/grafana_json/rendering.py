@@ -11,6 +11,7 @@ import orjson
 from app.errors import BridgeError
 from app.model import UNRANKED, Frame, Labels, Notice, Query, Ranking, Result
 from app.query.bridge import Bridge
+from app.query.ranking import ranking_remarks
 from app.responses.encoding import json_arrays
 from app.responses.event_groups import grouped_events
 from app.responses.frames import frame_elements
@@ -122,7 +123,8 @@ def _datapoint_elements(bridge: Bridge, result: Result, several: bool, says_stat
         "executedQueryString": window_text(result),
         "custom": {"status": result.status, **begins_early(result), **series_counts(result)},
     }
-    first = meta | {"notices": notices} if (notices := notice_objects(all_notices(result))) else meta
+    remarks = _tile_notices(result) if says_state else all_notices(result)
+    first = meta | {"notices": notices} if (notices := notice_objects(remarks)) else meta
 
     def series_element(labels: Labels, points: bytes, meta_part: Mapping[str, Any]) -> bytes:
         described = {
@@ -140,6 +142,13 @@ def _datapoint_elements(bridge: Bridge, result: Result, several: bool, says_stat
         yield series_element((), b"[]", first)
     for place, (labels, points) in enumerate(zip(frame.series, json_pairs(frame), strict=True)):
         yield series_element(labels, points, meta if place else first)
+
+
+def _tile_notices(result: Result) -> Sequence[Notice]:
+    """The notices of a tile. If it shows the first of an order, it needs no sign that there are others."""
+    query = result.query
+    cut = ranking_remarks(query.metric, query.ranking, result.ranked, is_partial=False) if query.ranking.top == 1 else ()
+    return [notice for notice in all_notices(result) if notice not in cut]
 
 
 def _metric_table(bridge: Bridge, target: Target, results: Sequence[Result]) -> dict[str, Any]:
