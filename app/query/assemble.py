@@ -10,6 +10,7 @@ import numpy as np
 from app.clock import age_text, instant_text
 from app.errors import SourceUnavailable
 from app.model import PEOPLES_ALL, Frame, Notice, PartName, Present, Ranked, Result, SourceReport, Statement, Status
+from app.query.ages import grow_ages
 from app.query.plan import Plan
 from app.query.ranking import rank_series, ranking_remarks
 from app.series import clip, last, merge, newest, null_below, seam_ms, splice, thin
@@ -41,7 +42,12 @@ def assemble_result(plan: Plan, parts: Sequence[SourceAnswer], now_ms: int, done
     done_ms = now_ms if done_ms is None else done_ms
     parts = [_mark_aged(part, done_ms) for part in parts]
     asked = tuple(part.asked for part in parts)
-    frames = {part.asked.part: _as_metric(plan, part, part.frame, now_ms) for part in parts if part.frame is not None}
+    at_ms = _present_ms(plan, now_ms, done_ms)
+    frames = {
+        part.asked.part: grow_ages(plan, part.asked.part, _as_metric(plan, part, part.frame, now_ms), at_ms)
+        for part in parts
+        if part.frame is not None
+    }
     failures = [part.asked.error for part in parts if part.asked.error is not None and not _is_unneeded(part, frames)]
     if failures and (plan.query.strict or not frames):
         return Result(plan.query, error=failures[0], status="error", range=plan.range, asked=asked)
@@ -72,24 +78,23 @@ def assemble_result(plan: Plan, parts: Sequence[SourceAnswer], now_ms: int, done
         valid_until_ms=_valid_until_ms(plan, frames),
         grid_ms=plan.grid_ms,
         ranked=ranked,
-        present=_present_of(plan, frames.get("live"), now_ms, done_ms),
+        present=Present(at_ms, _now_since_ms(plan, now_ms), frames["live"].written_ms if "live" in frames else {}),
         sampled=plan.metric.sampled,
     )
 
 
-def _present_of(plan: Plan, live: Frame | None, now_ms: int, done_ms: int) -> Present:
-    """What tells of the newest values whether they are of now. In a window that has passed, now is its end."""
-    at_ms = done_ms if plan.range.to_ms > now_ms else min(done_ms, plan.query.to_ms)
-    written_ms = live.written_ms if live is not None else {}
-    return Present(at_ms, _now_since_ms(plan, now_ms), written_ms)
+def _present_ms(plan: Plan, now_ms: int, done_ms: int) -> int:
+    """The instant that newest values and ages are of. In a window that has passed, that is its end."""
+    return done_ms if plan.range.to_ms > now_ms else min(done_ms, plan.query.to_ms)
 
 
 def _as_metric(plan: Plan, part: SourceAnswer, frame: Frame, now_ms: int) -> Frame:
     """A frame in the metric's own terms: a live value of the present gets the open bucket's time, and where the read gives an
     amount for each bucket and the metric is a rate, the value is divided by the bucket's seconds."""
     statement = part.statement
-    if part.asked.part == "live" and not plan.metric.live_is_ranged and frame.provenance.stale is None and len(frame):
-        # A stale value keeps its own time.
+    is_present = frame.provenance.stale is None or plan.metric.is_age
+    if part.asked.part == "live" and not plan.metric.live_is_ranged and is_present and len(frame):
+        # A stale value keeps its own time; an age goes on.
         return replace(frame, time=np.full(len(frame), plan.open_ms, dtype=np.int64))
     if statement is None or statement.read is None or plan.metric.entry.over_time != "rate":
         return frame
@@ -101,7 +106,9 @@ def _as_metric(plan: Plan, part: SourceAnswer, frame: Frame, now_ms: int) -> Fra
 
 
 def _valid_until_ms(plan: Plan, frames: Mapping[PartName, Frame]) -> int | None:
-    """Until every part is fresh, the plan is the same, and the history still reaches far enough."""
+    """Until every part is fresh, the plan is the same, and the history still reaches far enough. An age is new in each answer."""
+    if plan.metric.is_age:
+        return None
     ends = [frame.provenance.fresh_until_ms for frame in frames.values()]
     known = [end for end in ends if end is not None]
     if not known or len(known) < len(ends):

@@ -53,6 +53,11 @@ class HashValues:
 class HashSpec(ValueSpec):
     """A value form whose rows are hashes."""
 
+    @property
+    def gives_age(self) -> bool:
+        """With `age_of` a hash is as old as it was when the read was asked."""
+        return self.age_of is not None
+
     def fields_for(self, labels: Sequence[str]) -> tuple[str, ...]:
         """The hash fields for the value, these labels, and `same`."""
         words = (self.word(label) for label in labels)
