@@ -4,6 +4,8 @@
 //   in   {"id": 1, "body": [element, ...], "panel": {...}, "variables": {"__from": "1", ...}}
 //   out  {"id": 1, "frames": [{"notices": [...], "fields": [{"name", "cells": [{"text", "color"}], "links": [...]}]}],
 //         "figures": [{"title", "text", "color"}]}
+//
+//   in   {"id": 1, "transformations": true}     out  {"id": 1, "transformations": ["organize", ...]}
 "use strict";
 
 require("./browser.cjs");
@@ -63,7 +65,9 @@ async function transformed(frames, transformations, interpolate) {
 function cells(field) {
   return Array.from(field.values).map((value) => {
     const found = field.display(value);
-    return { value, text: `${found.prefix ?? ""}${found.text}${found.suffix ?? ""}`, color: found.color ?? null };
+    // A cell may be a table of its own.
+    const plain = typeof value === "object" ? null : value;
+    return { value: plain, text: `${found.prefix ?? ""}${found.text}${found.suffix ?? ""}`, color: found.color ?? null };
   });
 }
 
@@ -115,4 +119,4 @@ async function drawn({ body, panel, variables }) {
   };
 }
 
-answer(drawn);
+answer((question) => (question.transformations ? { transformations: [...transformers.keys()] } : drawn(question)));

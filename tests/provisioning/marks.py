@@ -1,7 +1,7 @@
-"""`python -m tests.provisioning.marks`: how each provisioned panel tells its reader that data is old, partial or missing, as a table.
+"""`python -m tests.provisioning.marks`: how each provisioned panel tells its reader that data is old, partial or missing.
 
-The answers are the bridge's own, over real stores that are broken where the bridge asks them (its `Fetch`). They go through Grafana's
-frame converter, the panel's transformations and its field settings, and the mark is looked for in what comes out.
+The answers are the bridge's own, over real stores that are broken where the bridge asks them (its `Fetch`). They go through
+Grafana's frame converter, the transformations and the field settings of the panel. The mark is looked for in what comes out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from tests.servers.world import Stores, running_stores, unhurried
 State = Literal["fresh", "stale", "partial", "error", "no data"]
 STATES: tuple[State, ...] = ("fresh", "stale", "partial", "error", "no data")
 DASHBOARDS: dict[str, Any] = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(FOLDER.glob("*.json"))}
-_WORDS = re.compile(r"\b(stale|partial|error|no data)\b|older than|incomplete|without an answer|without data|nothing in this range")
+_WORDS = re.compile(
+    r"\b(stale|partial|error|no data)\b|older than|incomplete|without an answer|without data|nothing in this range"
+)
 #: how much later than the last good answer the stale one is asked for
 _LATER_MS = 240_000
 

@@ -10,7 +10,6 @@ from app.responses.marks import Mark, result_mark
 from app.responses.summary import summary_line
 from tests.frames import frame
 
-
 ROW = frame({"": {0: 1.0}})
 
 

@@ -69,3 +69,8 @@ class PanelRenderer(_Script):
         """What a reader of the panel sees of an answer: `frames` with notices and cells, and `figures`."""
         seen: dict[str, Any] = self.ask({"body": body, "panel": panel, "variables": variables or {}})
         return seen
+
+    def transformations(self) -> list[str]:
+        """The names of all transformations of the package."""
+        names: list[str] = self.ask({"transformations": True})["transformations"]
+        return names
