@@ -19,7 +19,7 @@ from dashboards.titles import column_title, short_title, unheard_text
 _STATE_COLORS = {"fresh": limits.GOOD, "partial": limits.NOTE, "stale": limits.WARN, "error": limits.BAD}
 #: Unit -> the width of a column of such figures, pixels. Grafana's own least width of 150 would push columns off the panel.
 _WIDTHS = {"currencyUSD": 90, "percent": 80, "s": 80, "ms": 75, "bytes": 80, "Bps": 85, "short": 75, "cpm": 90, "opm": 95}
-_LABEL_WIDTH, _STATE_WIDTH, _AGE_WIDTH, LEAST_REASON_WIDTH = 95, 70, 75, 110
+_LABEL_WIDTH, _STATE_WIDTH, _AGE_WIDTH, LEAST_REASON_WIDTH = 90, 70, 70, 110
 _SHOWN_DECIMALS = {"currencyUSD": 0, "percent": 1, "s": 1, "ms": 0, "short": None}
 
 
@@ -46,7 +46,7 @@ class Tables:
         )
         newest = common.TableSortByFieldState().display_name("Time").desc(True)
         return (
-            panel.sort_by([newest]).override_by_name("Time", [_column_width(170)]).override_by_name("What", [_column_width(220)])
+            panel.sort_by([newest]).override_by_name("Time", [_column_width(170)]).override_by_name("What", [_column_width(200)])
         )
 
     def matrix(self, title: str, by: str, *metrics: str, note: str = "", hourly: bool = False, link: str = "") -> table.Panel:
@@ -77,7 +77,7 @@ class Tables:
     def _column_overrides(self, metric: str) -> list[DynamicConfigValue]:
         unit = self.scope.catalogue.metric(metric).entry.unit
         found = [*look.unit_values(unit, _SHOWN_DECIMALS.get(unit)), DynamicConfigValue("noValue", "\u2013")]
-        found.append(_column_width(max(_WIDTHS[unit], 20 + 8 * len(column_title(self.scope.catalogue.metric(metric))))))
+        found.append(_column_width(max(_WIDTHS[unit], 22 + 8 * len(column_title(self.scope.catalogue.metric(metric))))))
         steps = limits.LIMITS.get(metric)
         if steps is None:
             return found
@@ -96,7 +96,7 @@ class Tables:
         names = {metric: short_title(self.scope.catalogue.metric(metric).entry.title) for metric in metrics}
         return (
             panel.with_transformation(_arranged(headers))
-            .override_by_name("Metric", [_words_mapping(names), _column_width(200)])
+            .override_by_name("Metric", [_words_mapping(names), _column_width(215)])
             .override_by_name(
                 "State",
                 [
