@@ -242,3 +242,26 @@ def test_on_a_phone_and_in_kiosk_mode_the_state_comes_first_then_the_figures_the
     assert figures >= 6
     if name != "bridge":
         assert (shown[0]["title"], shown[0]["gridPos"]["w"]) == ("State of the data", 24)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_thousand_accounts_make_no_panel_unreadable_and_each_says_how_many_it_leaves_out(
+    stores: Stores, renderer: PanelRenderer
+) -> None:
+    counted = set()
+    async with bridge_over(stores, World(stores.until_ms, accounts=1000)) as client:
+        for name, panel in OF_BRIDGE:
+            if not any("account" in one.get("by", ()) for one in payloads(panel)):
+                continue
+            seen = await see(client, renderer, name, panel, opened(DASHBOARDS[name], stores.until_ms))
+            assert not seen.failure
+            notices = [notice["text"] for frame in seen.frames for notice in frame["notices"]]
+            if panel["type"] == "stat":
+                assert len(seen.figures) == 1
+                assert notices == []
+                continue
+            shown = len(seen.frames) if panel["type"] == "timeseries" else len(seen.frames[0]["fields"][0]["cells"])
+            assert shown == TOP
+            assert [text for text in notices if "980 are not shown" in text], panel["title"]
+            counted.add(panel["title"])
+    assert counted == {"By account, now", "Margin level by account", "Drawdown by account", "Free margin by account"}
