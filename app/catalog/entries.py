@@ -12,7 +12,7 @@ from app.catalog.units import is_unit, nearest_units
 from app.documents.nearest import name_hint
 from app.documents.schema import Name, Strict
 from app.errors import UnknownName
-from app.model import MERGEABLE, CacheTimes, Parts
+from app.model import MERGEABLE, CacheTimes, Parts, Statement
 from app.sources.base import Read
 
 #: How values of several label sets become one. `quantile` and `ratio` are computed over all of them, never from parts.
@@ -79,6 +79,10 @@ class MetricEntry(Strict):
     age: bool | None = Field(
         None,
         description="true: it tells how old something is and grows while an answer is kept; left out: where a read has `age_of`",
+    )
+    zeros: bool = Field(
+        False,
+        description="true: a bucket in which nothing happened is 0, where a store has seen all of it; for counts and totals",
     )
     least: int = Field(1, ge=1, description="an average or ratio of fewer answers than that in a bucket is null")
     cache: CacheEntry | None = None
@@ -174,6 +178,10 @@ class Metric:
     def joins_inside(self) -> bool:
         """Whether history and live edge may share a bucket."""
         return self.live_is_ranged and self.part_merge in MERGEABLE and self.history is not None and self.history.cuts_buckets
+
+    def begins_statement(self) -> Statement | None:
+        """The question from when on the history has data at all; None where zeros are not wanted or the read cannot tell."""
+        return self.history.begins_statement(self.name) if self.entry.zeros and self.history is not None else None
 
     def export_text(self) -> str:
         """How the gauge in `GET /metrics` relates to the values of the API; empty if there is no gauge."""

@@ -1,8 +1,8 @@
 """Ages that go on: a metric that tells how old something is grows until the moment of the answer.
 
 A source computes an age when it is asked. The answer may be served later: from the cache, while it is fresh, and as a stand-in
-when the store fails. So the time since is added. An age is never smaller than the true one where nothing new has happened; what has
-happened since cannot be known.
+when the store fails. So the time since is added. Where nothing new has happened, an age is never smaller than the true one; what
+has happened since cannot be known.
 """
 
 from __future__ import annotations
