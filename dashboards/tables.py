@@ -13,7 +13,7 @@ from dashboards import limits, look
 from dashboards.links import drill_down
 from dashboards.panels import LESS_IS_WORSE, TOP, Scope, newest_options, worst_first
 from dashboards.targets import BRIDGE, ROWS, BridgeTarget, EventsTarget, Made, RowsTarget
-from dashboards.titles import column_title, short_title, unheard_text
+from dashboards.titles import short_title, unheard_text
 
 #: State of an answer -> its colour as a word. As the colour of a whole row all but `fresh` are grey.
 _STATE_COLORS = {"fresh": limits.GOOD, "partial": limits.NOTE, "stale": limits.WARN, "error": limits.BAD}
@@ -55,12 +55,13 @@ class Tables:
         The row of the worst value of the first metric comes first. A row that is not fresh is grey as a whole.
         """
         first, name = metrics[0], self.scope.catalogue.label(by).title
-        titles = {metric: column_title(self.scope.catalogue.metric(metric)) for metric in metrics}
-        given = {self.scope.catalogue.metric(metric).entry.short_title: titles[metric] for metric in metrics}
+        titles = {metric: self.scope.catalogue.metric(metric).entry.short_title for metric in metrics}
         order = "lowest" if first in LESS_IS_WORSE else "highest"
         ranked = f"At most {TOP} rows, those with the {order} {titles[first].lower()}."
         text = self.scope.described_as(metrics, " ".join(filter(None, (note, ranked, _ROW_NOTE))))
-        panel = rows(title, text, BRIDGE).with_transformation(_arranged({by: name} | given | _STATE_HEADERS))
+        panel = rows(title, text, BRIDGE).with_transformation(
+            _arranged({by: name} | {title: title for title in titles.values()} | _STATE_HEADERS)
+        )
         options = {"format": "pivot", **newest_options(hourly)}
         ranked_by = {first: {"sort": worst_first(first, TOP)["sort"], "top": TOP}}
         for place, metric in enumerate(metrics):
@@ -77,7 +78,7 @@ class Tables:
     def _column_overrides(self, metric: str) -> list[DynamicConfigValue]:
         unit = self.scope.catalogue.metric(metric).entry.unit
         found = [*look.unit_values(unit, _SHOWN_DECIMALS.get(unit)), DynamicConfigValue("noValue", "\u2013")]
-        found.append(_column_width(max(_WIDTHS[unit], 22 + 8 * len(column_title(self.scope.catalogue.metric(metric))))))
+        found.append(_column_width(max(_WIDTHS[unit], 22 + 8 * len(self.scope.catalogue.metric(metric).entry.short_title))))
         steps = limits.LIMITS.get(metric)
         if steps is None:
             return found
