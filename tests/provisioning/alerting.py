@@ -122,7 +122,7 @@ def _bridges(until_ms: int) -> Iterator[str]:
     yield "# TYPE bridge_source_up gauge"
     for source, states in up.items():
         for replica, state in enumerate(states):
-            yield from (f'bridge_source_up{{source="{source}",instance="b{replica}"}} {state} {at}' for _, at in _times(until_ms))
+            yield from (f'bridge_source_up{{job="bridge",source="{source}",instance="b{replica}"}} {state} {at}' for _, at in _times(until_ms))
     yield "# TYPE bridge_stale_responses counter"
     for source, each in (("rts", 1), ("duckdb", 0)):
-        yield from (f'bridge_stale_responses_total{{source="{source}"}} {5 + n * each} {at}' for n, at in _times(until_ms))
+        yield from (f'bridge_stale_responses_total{{job="bridge",source="{source}"}} {5 + n * each} {at}' for n, at in _times(until_ms))
