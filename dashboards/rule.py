@@ -111,6 +111,7 @@ class Rule:
 
     def _rows_query(self) -> tuple[str, Json]:
         span = {"from": f"now-{self.window_s}s", "step": "range"} if self.window_s else {"from": "now-1m", "instant": "true"}
+        span |= {"least": f"{self.least}"} if self.least else {}
         columns = [*((label, "string") for label in self.by), ("value", "number")]
         return _bridge_query({"metric": self.metric, "by": ",".join(self.by)} | span, columns)
 

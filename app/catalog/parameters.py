@@ -6,7 +6,7 @@ The routes read them from here: they accept exactly these, and the labels of the
 from __future__ import annotations
 
 #: What is asked of metrics.
-QUERY = ("metric", "from", "to", "step", "by", "where", "instant", "maxDataPoints", "refId", "timeout")
+QUERY = ("metric", "from", "to", "step", "by", "where", "instant", "least", "maxDataPoints", "refId", "timeout")
 #: Which rows of an answer are sent, and in which form.
 PAGE = ("format", "time", "limit", "cursor")
 ROWS = ("shape", "marks", *PAGE)

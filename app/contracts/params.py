@@ -24,6 +24,7 @@ Params = Mapping[str, Sequence[Any]]
 _MOST_LABELS = 64
 _MOST_PARAMETERS = 200
 _LONGEST_ID = 200
+_MOST_ANSWERS = 1_000_000_000
 
 
 async def params_of(request: Request) -> dict[str, list[Any]]:
@@ -104,6 +105,7 @@ def queries(bridge: Bridge, params: Params, more: Sequence[str] = (), strict: bo
         by=tuple(grammar.words(params.get("by", ()), "by", _MOST_LABELS)),
         where=parse_matchers(bridge, params, labels, strict),
         instant=grammar.flag(one(params, "instant"), "instant"),
+        least=grammar.whole_number(one(params, "least"), "least", 0, _MOST_ANSWERS, 0),
         strict=strict,
     )
     return [replace(shared, metric=metric) for metric in metrics]

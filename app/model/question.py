@@ -89,6 +89,8 @@ class Query:
     by: tuple[str, ...] = ()
     where: tuple[Matcher, ...] = ()
     instant: bool = False
+    #: a mean or a ratio of fewer answers than these is null
+    least: int = 0
     #: `step=range`: one bucket, exactly from `from_ms` to `to_ms`
     exact: bool = False
     #: for alert rules: a whole and fresh answer or an error, never a thinned, partial or stale one

@@ -45,6 +45,7 @@ def assemble_result(plan: Plan, parts: Sequence[SourceAnswer], now_ms: int, done
     if failures and (plan.query.strict or not frames):
         return Result(plan.query, error=failures[0], status="error", range=plan.range, asked=asked)
     frame, remarks = _join_parts(plan, frames, now_ms)
+    frame = _of_enough_answers(plan, frame)
     stale = stale_remarks(parts, done_ms)
     missing = _failure_remarks(plan, parts, frame)
     cut_short = any(found.partial for found in frames.values())
@@ -125,6 +126,13 @@ def stale_remarks(parts: Sequence[SourceAnswer], done_ms: int) -> tuple[Notice, 
         for part in parts
         if part.frame is not None and (known := part.frame.provenance).stale is not None
     )
+
+
+def _of_enough_answers(plan: Plan, frame: Frame) -> Frame:
+    """A mean or a ratio of fewer answers than asked for is null: one reject of two orders is no reject rate."""
+    if not plan.query.least or len(frame.weight) != len(frame):
+        return frame
+    return replace(frame, value=np.where(frame.weight >= plan.query.least, frame.value, np.nan))
 
 
 def _shown_rows(plan: Plan, frame: Frame, stale: bool, now_ms: int) -> Frame:

@@ -33,6 +33,12 @@ def check_labels(metric: Metric, query: Query, limits: Limits) -> None:
     check_filters(query.where, limits)
 
 
+def check_least(metric: Metric, query: Query) -> None:
+    """Raise BadQuery where a least number of answers is asked for and nothing counts them."""
+    if query.least and metric.part_merge != "mean":
+        raise BadQuery(f"least: no number of answers is known behind {metric.name}; allowed: averages and ratios of events")
+
+
 def check_filters(where: Iterable[Matcher], limits: Limits) -> None:
     """Raise BadQuery or LimitExceeded for filters that are wrong in themselves: a bad expression, too many, too long, or a text
     that cannot be stored."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from app.catalog.entries import Catalogue, Event, Metric
 from app.errors import BadQuery, LimitExceeded
 from app.model import SOURCES_TIMES, Matcher, Notice, Query, Statement, TimeRange
-from app.query.limits import DAY_S, Limits, check_filters, check_labels, check_range
+from app.query.limits import DAY_S, Limits, check_filters, check_labels, check_least, check_range
 from app.sources.base import SKEW_LIMIT_S, Ask, Read
 
 _LADDER_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
@@ -66,6 +66,7 @@ def plan_query(catalogue: Catalogue, query: Query, now_ms: int, limits: Limits, 
     """
     metric = catalogue.metric(query.metric)
     check_labels(metric, query, limits)
+    check_least(metric, query)
     check_range(query, limits)
     grid = _exact_grid(metric, query) if query.exact else _aligned_grid(metric, query, now_ms, limits)
     return _plan_on_grid(metric, query, grid, now_ms, seam_ms)
