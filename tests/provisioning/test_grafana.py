@@ -217,9 +217,9 @@ def _shows(target: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
     return bool(target["target"] == asked["metric"]) and by == asked["by"].split(",")
 
 
-def _limit_is_shown(rule: Mapping[str, Any], steps: set[float]) -> bool:
+def _limit_is_shown(rule: Mapping[str, Any], steps: set[Any]) -> bool:
     """Whether the colour changes at the limit, or was the worst one long before."""
-    return _limit(rule) in steps or _limit(rule) >= 2 * max(step for step in steps if step is not None)
+    return _limit(rule) in steps or _limit(rule) >= 2 * max(steps - {None})
 
 
 def _limit(rule: Mapping[str, Any]) -> float:
