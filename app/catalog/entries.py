@@ -22,6 +22,16 @@ Aggregate = Literal["sum", "avg", "min", "max", "count", "quantile", "ratio"]
 OverTime = Literal["last", "sum", "avg", "max", "rate", "quantile", "ratio"]
 
 
+#: the units of an age, and what one second is in each
+AGE_UNITS: Mapping[str, float] = {
+    **dict.fromkeys(("s", "dtdurations", "dthms", "clocks"), 1.0),
+    **dict.fromkeys(("ms", "dtdurationms", "clockms"), 1000.0),
+    "m": 1 / 60,
+    "h": 1 / 3600,
+    "d": 1 / 86_400,
+}
+
+
 class Label(Strict):
     """A dimension that metrics share. Its values are those that a metric has now, or a fixed list."""
 
@@ -54,6 +64,7 @@ class MetricEntry(Strict):
     """One metric as the file has it. Its reads are plain mappings yet: their model depends on the kind of the source."""
 
     title: str
+    short: str = Field("", description="the title of a narrow column; left out: the title without its remark in brackets")
     description: str
     unit: str = Field(description="a Grafana unit id: short, percent, s, ms, bytes, currencyUSD, cps, ...")
     aggregate: Aggregate
@@ -65,8 +76,18 @@ class MetricEntry(Strict):
     aliases: tuple[Name, ...] = ()
     resolution_s: int = Field(1, ge=1, le=3600, description="steps are multiples of this: how often the data comes")
     settle_s: int = Field(5, ge=0, le=3600, description="how long after a bucket's end its rows may still arrive in the history")
+    age: bool | None = Field(
+        None,
+        description="true: it tells how old something is and grows while an answer is kept; left out: where a read has `age_of`",
+    )
+    least: int = Field(1, ge=1, description="an average or ratio of fewer answers than that in a bucket is null")
     cache: CacheEntry | None = None
     export: Export | None = None
+
+    @property
+    def short_title(self) -> str:
+        """The title of a narrow column."""
+        return self.short or self.title.split(" (")[0]
 
     @field_validator("unit")
     @classmethod
@@ -130,6 +151,24 @@ class Metric:
         if self.sampled:
             return "last"
         return (self.history.given_parts if self.history is not None else None) or "none"
+
+    @property
+    def is_age(self) -> bool:
+        """Whether the value is an age, which grows while an answer is kept."""
+        if self.entry.age is not None:
+            return self.entry.age
+        return any(read.gives_age for read in (self.history, self.live, *self.fallback) if read is not None)
+
+    @property
+    def age_scale(self) -> float:
+        """What an age of one second is in the metric's unit; 0 where the unit is none of time."""
+        return AGE_UNITS.get(self.entry.unit, 0.0)
+
+    @property
+    def counts_answers(self) -> bool:
+        """Whether it is an average or a ratio, and each of its reads says how many answers are behind a value."""
+        reads = [read for read in (self.history, self.live, *self.fallback) if read is not None]
+        return not self.sampled and all(read.given_parts == "mean" for read in reads)
 
     @property
     def joins_inside(self) -> bool:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from app.catalog import parameters
 from app.contracts import values as grammar
 from app.contracts.filters import Reading, equality_filter, filters
+from app.contracts.ranking import parse_ranking
 from app.contracts.request import body_object, pairs_of, serving
 from app.contracts.values import window_ms
 from app.documents.nearest import nearest_names
@@ -105,8 +106,9 @@ def queries(bridge: Bridge, params: Params, more: Sequence[str] = (), strict: bo
         by=tuple(grammar.words(params.get("by", ()), "by", _MOST_LABELS)),
         where=parse_matchers(bridge, params, labels, strict),
         instant=grammar.flag(one(params, "instant"), "instant"),
-        least=grammar.whole_number(one(params, "least"), "least", 0, _MOST_ANSWERS, 0),
         strict=strict,
+        ranking=parse_ranking(lambda name: one(params, name), strict=strict),
+        least=grammar.whole_number(one(params, "least"), "least", 0, _MOST_ANSWERS, 0),
     )
     return [replace(shared, metric=metric) for metric in metrics]
 

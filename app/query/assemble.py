@@ -9,9 +9,11 @@ import numpy as np
 
 from app.clock import age_text, instant_text
 from app.errors import SourceUnavailable
-from app.model import PEOPLES_ALL, Frame, Notice, PartName, Result, SourceReport, Statement
+from app.model import PEOPLES_ALL, Frame, Notice, PartName, Present, Ranked, Result, SourceReport, Statement, Status
+from app.query.ages import grow_ages
 from app.query.plan import Plan
-from app.series import clip, last, merge, newest, seam_ms, splice, thin
+from app.query.ranking import rank_series, ranking_remarks
+from app.series import clip, last, merge, newest, null_below, seam_ms, splice, thin
 
 #: how many steps, or resolutions of the metric, back a value still counts as an alert's "now" without a live read
 _NOW_STEPS, _NOW_RESOLUTIONS = 2, 6
@@ -40,12 +42,17 @@ def assemble_result(plan: Plan, parts: Sequence[SourceAnswer], now_ms: int, done
     done_ms = now_ms if done_ms is None else done_ms
     parts = [_mark_aged(part, done_ms) for part in parts]
     asked = tuple(part.asked for part in parts)
-    frames = {part.asked.part: _as_metric(plan, part, part.frame, now_ms) for part in parts if part.frame is not None}
+    at_ms = _present_ms(plan, now_ms, done_ms)
+    frames = {
+        part.asked.part: grow_ages(plan, part.asked.part, _as_metric(plan, part, part.frame, now_ms), at_ms)
+        for part in parts
+        if part.frame is not None
+    }
     failures = [part.asked.error for part in parts if part.asked.error is not None and not _is_unneeded(part, frames)]
     if failures and (plan.query.strict or not frames):
         return Result(plan.query, error=failures[0], status="error", range=plan.range, asked=asked)
     frame, remarks = _join_parts(plan, frames, now_ms)
-    frame = _of_enough_answers(plan, frame)
+    frame = null_below(frame, max(plan.metric.entry.least, plan.query.least))
     stale = stale_remarks(parts, done_ms)
     missing = _failure_remarks(plan, parts, frame)
     cut_short = any(found.partial for found in frames.values())
@@ -55,28 +62,39 @@ def assemble_result(plan: Plan, parts: Sequence[SourceAnswer], now_ms: int, done
         return Result(
             plan.query, error=SourceUnavailable(plan.metric.name, reason), status="error", range=plan.range, asked=asked
         )
-    shown = _shown_rows(plan, frame, bool(stale), now_ms)
+    status: Status = "partial" if failures or remarks or cut_short else "stale" if stale else "fresh"
+    shown, ranked = _shown_series(plan, frame, bool(stale), now_ms)
+    missing += ranking_remarks(plan.metric.name, plan.query.ranking, ranked, status == "partial")
     oldest_ms = min((found.provenance.asked_ms for found in frames.values()), default=now_ms)
     return Result(
         plan.query,
         shown.remark(
             *plan.notices, *stale, *missing, *remarks, *(() if failures or cut_short else _unmatched_remarks(plan, shown))
         ),
-        status="partial" if failures or remarks or cut_short else "stale" if stale else "fresh",
+        status=status,
         range=plan.range,
         asked=asked,
         age_s=max(done_ms - oldest_ms, 0) / 1000,
         valid_until_ms=_valid_until_ms(plan, frames),
         grid_ms=plan.grid_ms,
+        ranked=ranked,
+        present=Present(at_ms, _now_since_ms(plan, now_ms), frames["live"].written_ms if "live" in frames else {}),
+        sampled=plan.metric.sampled,
     )
+
+
+def _present_ms(plan: Plan, now_ms: int, done_ms: int) -> int:
+    """The instant that newest values and ages are of. In a window that has passed, that is its end."""
+    return done_ms if plan.range.to_ms > now_ms else min(done_ms, plan.query.to_ms)
 
 
 def _as_metric(plan: Plan, part: SourceAnswer, frame: Frame, now_ms: int) -> Frame:
     """A frame in the metric's own terms: a live value of the present gets the open bucket's time, and where the read gives an
     amount for each bucket and the metric is a rate, the value is divided by the bucket's seconds."""
     statement = part.statement
-    if part.asked.part == "live" and not plan.metric.live_is_ranged and frame.provenance.stale is None and len(frame):
-        # A stale value keeps its own time.
+    is_present = frame.provenance.stale is None or plan.metric.is_age
+    if part.asked.part == "live" and not plan.metric.live_is_ranged and is_present and len(frame):
+        # A stale value keeps its own time; an age goes on.
         return replace(frame, time=np.full(len(frame), plan.open_ms, dtype=np.int64))
     if statement is None or statement.read is None or plan.metric.entry.over_time != "rate":
         return frame
@@ -88,7 +106,9 @@ def _as_metric(plan: Plan, part: SourceAnswer, frame: Frame, now_ms: int) -> Fra
 
 
 def _valid_until_ms(plan: Plan, frames: Mapping[PartName, Frame]) -> int | None:
-    """Until every part is fresh, the plan is the same, and the history still reaches far enough."""
+    """Until every part is fresh, the plan is the same, and the history still reaches far enough. An age is new in each answer."""
+    if plan.metric.is_age:
+        return None
     ends = [frame.provenance.fresh_until_ms for frame in frames.values()]
     known = [end for end in ends if end is not None]
     if not known or len(known) < len(ends):
@@ -128,34 +148,31 @@ def stale_remarks(parts: Sequence[SourceAnswer], done_ms: int) -> tuple[Notice, 
     )
 
 
-def _of_enough_answers(plan: Plan, frame: Frame) -> Frame:
-    """A mean or a ratio of fewer answers than asked for is null: one reject of two orders is no reject rate."""
-    if not plan.query.least or len(frame.weight) != len(frame):
-        return frame
-    return replace(frame, value=np.where(frame.weight >= plan.query.least, frame.value, np.nan))
-
-
-def _shown_rows(plan: Plan, frame: Frame, stale: bool, now_ms: int) -> Frame:
-    """The rows of the range, thinned, or the newest of each series. A stale answer whose last values lie before the range is
-    shown with those values at their own time, because a blank panel would say less."""
-    if plan.query.strict and plan.query.instant:
-        return _rows_of_now(plan, frame, now_ms)
+def _shown_series(plan: Plan, frame: Frame, stale: bool, now_ms: int) -> tuple[Frame, Ranked]:
+    """The rows of the range, thinned, or the newest of each series; ordered and cut as asked. A stale answer whose last values
+    lie before the range is shown with those values at their own time, because a blank panel would say less."""
     inside = clip(frame, plan.range.from_ms, plan.range.to_ms)
     if stale and not len(inside) and len(frame):
         inside = newest(clip(frame, 0, plan.range.to_ms))
+    shown = inside
     if plan.query.instant:
-        return newest(inside)
-    return thin(inside, plan.thin_ms) if plan.thin_ms else inside
+        shown = _rows_of_now(plan, frame, now_ms) if plan.query.strict else newest(inside)
+    shown, ranked = rank_series(shown, inside, plan.query.ranking)
+    return thin(shown, plan.thin_ms) if plan.thin_ms else shown, ranked
 
 
 def _rows_of_now(plan: Plan, frame: Frame, now_ms: int) -> Frame:
     """Instant values for alert rules. Grafana ignores their timestamps, so a series that ended earlier yields nothing, and one
     whose last point is null yields null, not an older value. The live value of a sampled metric is in the open bucket."""
-    back_ms = max(_NOW_STEPS * plan.range.step_ms, _NOW_RESOLUTIONS * plan.metric.entry.resolution_s * 1000)
-    since_ms = min(now_ms, plan.range.to_ms) - back_ms
+    return last(clip(frame, _now_since_ms(plan, now_ms), plan.range.to_ms))
+
+
+def _now_since_ms(plan: Plan, now_ms: int) -> int:
+    """From when on a value counts as now."""
     if plan.live is not None and plan.metric.sampled:
-        since_ms = plan.range.to_ms - plan.range.step_ms
-    return last(clip(frame, since_ms, plan.range.to_ms))
+        return plan.range.to_ms - plan.range.step_ms
+    back_ms = max(_NOW_STEPS * plan.range.step_ms, _NOW_RESOLUTIONS * plan.metric.entry.resolution_s * 1000)
+    return min(now_ms, plan.range.to_ms) - back_ms
 
 
 def _join_parts(plan: Plan, frames: Mapping[PartName, Frame], now_ms: int) -> tuple[Frame, tuple[Notice, ...]]:

@@ -34,9 +34,9 @@ def check_labels(metric: Metric, query: Query, limits: Limits) -> None:
 
 
 def check_least(metric: Metric, query: Query) -> None:
-    """Raise BadQuery where a least number of answers is asked for and nothing counts them."""
-    if query.least and metric.part_merge != "mean":
-        raise BadQuery(f"least: no number of answers is known behind {metric.name}; allowed: averages and ratios of events")
+    """Raise BadQuery for a least number of answers where the metric does not say how many there are."""
+    if query.least and not metric.counts_answers:
+        raise BadQuery(f"least: {metric.name} is no average or ratio of answers; allowed: without least")
 
 
 def check_filters(where: Iterable[Matcher], limits: Limits) -> None:

@@ -66,8 +66,8 @@ def plan_query(catalogue: Catalogue, query: Query, now_ms: int, limits: Limits, 
     """
     metric = catalogue.metric(query.metric)
     check_labels(metric, query, limits)
-    check_least(metric, query)
     check_range(query, limits)
+    check_least(metric, query)
     grid = _exact_grid(metric, query) if query.exact else _aligned_grid(metric, query, now_ms, limits)
     return _plan_on_grid(metric, query, grid, now_ms, seam_ms)
 
@@ -289,8 +289,13 @@ def _auto_step_s(metric: Metric, query: Query, limits: Limits) -> int:
 
 
 def _is_thinned(metric: Metric, query: Query) -> bool:
-    """A sampled figure is fetched as finely as it comes, and then thinned."""
-    return metric.sampled and not query.strict
+    """A sampled figure is fetched as finely as it comes, and then thinned; where the sum of its points decides on the order of
+    the series, only as finely as it is shown."""
+    return metric.sampled and not query.strict and not _sums_points(query)
+
+
+def _sums_points(query: Query) -> bool:
+    return query.ranking.top_by == "sum"
 
 
 def _finest_buckets(metric: Metric, query: Query, limits: Limits) -> int:
@@ -304,8 +309,9 @@ def _finest_buckets(metric: Metric, query: Query, limits: Limits) -> int:
 
 
 def _store_thin_ms(metric: Metric, query: Query, thin_ms: int) -> int:
-    """The width in which the store itself thins; an instant needs only the newest value of each series."""
-    if not metric.sampled or query.strict or query.exact:
+    """The width in which the store itself thins; an instant needs only the newest value of each series, and the extremes where
+    these decide on the order. A sum needs every point."""
+    if not metric.sampled or query.strict or query.exact or _sums_points(query):
         return 0
     return _ALL_MS if query.instant else thin_ms
 

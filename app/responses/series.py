@@ -90,40 +90,6 @@ def title_and_unit(catalogue: Catalogue, name: str) -> tuple[str, str]:
     return (metric.entry.title, metric.entry.unit) if metric else (name, "short")
 
 
-def frame_elements(catalogue: Catalogue, result: Result, several: bool) -> Iterator[bytes]:
-    """One Grafana frame (schema and data) per series as JSON; one without rows if there is nothing to show."""
-    title, unit = title_and_unit(catalogue, result.query.metric)
-    notices = notice_objects(all_notices(result))
-    runs = list(result.frame.runs()) if result.error is None else []
-    if not runs:
-        runs = [((), np.empty(0, np.int64), np.empty(0))]
-    for place, (labels, times, values) in enumerate(runs):
-        yield json_text(_frame_object(result, title, unit, labels, times, values, notices if place == 0 else [], several))
-
-
-def _frame_object(
-    result: Result,
-    title: str,
-    unit: str,
-    labels: Labels,
-    times: Times,
-    values: Values,
-    notices: list[dict[str, str]],
-    several: bool,
-) -> dict[str, Any]:
-    custom = {"status": result.status, "age_s": round(result.age_s, 3), **begins_early(result)}
-    meta: dict[str, Any] = {"type": "timeseries-multi", "typeVersion": [0, 1], "custom": custom}
-    if notices:
-        meta["notices"] = notices
-    config = {"displayNameFromDS": series_legend(title, labels, several), "unit": unit}
-    fields = [
-        {"name": "time", "type": "time", "config": {}},
-        {"name": "value", "type": "number", "labels": dict(labels), "config": config},
-    ]
-    schema = {"refId": result.query.ref_id, "name": result.query.metric, "meta": meta, "fields": fields}
-    return {"schema": schema, "data": {"values": [np.ascontiguousarray(times), np.ascontiguousarray(values)]}}
-
-
 def metric_facts(catalogue: Catalogue, result: Result) -> dict[str, Any]:
     """The entry of one metric in `meta.metrics`."""
     title, unit = title_and_unit(catalogue, result.query.metric)
@@ -132,6 +98,7 @@ def metric_facts(catalogue: Catalogue, result: Result) -> dict[str, Any]:
         "unit": unit,
         "step_ms": result.range.step_ms,
         **begins_early(result),
+        **series_counts(result),
         "status": result.status,
         "age_s": round(result.age_s, 3),
         "notices": notice_objects(all_notices(result)),
@@ -154,6 +121,13 @@ def begins_early(result: Result) -> dict[str, int]:
     window."""
     early = result.error is None and result.range.from_ms < result.query.from_ms
     return {"covers_from": result.range.from_ms} if early else {}
+
+
+def series_counts(result: Result) -> dict[str, int]:
+    """How many series are shown and how many there are, where `top` was asked for."""
+    if result.error is not None or result.query.ranking.top is None:
+        return {}
+    return {"series": len(result.ranked.keys), "series_total": result.ranked.total}
 
 
 EVENT_COLUMNS = ("time", "timeEnd", "title", "text", "tags", "id")

@@ -88,6 +88,11 @@ class Read(Strict):
         return None
 
     @property
+    def gives_age(self) -> bool:
+        """True when its values tell how old something is at the moment of asking."""
+        return False
+
+    @property
     def sliceable(self) -> bool:
         """True when a bucket's values are the same whatever other buckets are asked for; False where that is not certain."""
         return False

@@ -43,7 +43,10 @@ async def test_04_06_json_is_understood_whatever_it_is_called(at: Bench, kind: s
 async def test_45_46_metrics_come_with_named_options(at: Bench) -> None:
     listed = (await at.client.post("/json/metrics", json={"metric": "equity", "payload": {}})).json()
     assert [one["value"] for one in listed] == ["equity", "pnl", "cpu_load", "deploys"]
-    assert [option["name"] for option in listed[0]["payloads"]] == ["by", "account", "broker", "where", "step", "format"]
+    named = {option["name"]: option for option in listed[0]["payloads"]}
+    assert list(named) == ["by", "account", "broker", "where", "step", "format", "instant", "sort", "top", "top_by"]
+    # With values of its own the editor would show none of several chosen ones, and keep the last.
+    assert not [name for name, option in named.items() if option["type"] == "multi-select" and "options" in option]
 
 
 async def test_every_format_that_the_query_builder_offers_is_answered_in_a_form_of_its_own(at: Bench) -> None:
@@ -54,8 +57,9 @@ async def test_every_format_that_the_query_builder_offers_is_answered_in_a_form_
         target = {"refId": "A", "target": "equity", "payload": {"format": option["value"]}}
         reply = await at.client.post("/json/query", json={"targets": [target]})
         assert (reply.status_code, option["label"]) == (200, option["value"])
-        forms.add(tuple(sorted(reply.json()[0])))
-    assert len(forms) == len(offered) == 3
+        element = reply.json()[0]
+        forms.add((*sorted(element), *(column["text"] for column in element.get("columns", ()))))
+    assert len(forms) == len(offered) == 5
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,8 @@ from app.catalog import Metric
 from app.catalog.entries import unknown_name_error
 from app.contracts import values as grammar
 from app.contracts.filters import Reading, Variables, equality_filter, filters
-from app.contracts.grafana_json.rendering import FORMATS, Target, annotation_objects, render
+from app.contracts.grafana_json.rendering import FORMATS, JOINED_FORMATS, Target, annotation_objects, render_panel
+from app.contracts.ranking import parse_ranking, queries_of_now
 from app.contracts.request import (
     JSON,
     body_bytes,
@@ -34,13 +36,13 @@ from app.contracts.request import (
 from app.contracts.request_key import cuts_members, panel_key, request_key
 from app.contracts.values import window_ms
 from app.errors import BadQuery, BridgeError, LimitExceeded
-from app.model import Matcher, Notice, Query, Result
+from app.model import UNRANKED, Matcher, Notice, Query, Result
 from app.query.bridge import Bridge
 from app.responses.headers import result_headers
 
 router = APIRouter(prefix="/json")
 
-PAYLOAD_KEYS = ("by", "where", "step", "format", "instant")
+PAYLOAD_KEYS = ("by", "where", "step", "format", "instant", "sort", "top", "top_by", "least", "marks")
 _PAYLOAD = f"an object with {', '.join(PAYLOAD_KEYS)}"
 _LONGEST_ID = 200
 _MOST_LABELS = 64
@@ -63,17 +65,12 @@ async def query(request: Request) -> Response:
     targets = parse(given.bridge, body)
     results = await unless_left(request, answer(given.bridge, targets, given.budget_s))
     flat = [result for found in results for result in found]
-    if not inband:
+    # A line that tells what has failed is an answer, also where everything has.
+    if not inband and any(target.format != "summary" for target in targets):
         reject_when_all_failed(flat)
-    several = len({result.query.metric for result in flat}) > 1
-    elements = (
-        element
-        for target, found in zip(targets, results, strict=True)
-        for element in render(given.bridge, target, found, several)
-    )
+    elements = render_panel(given.bridge, list(zip(targets, results, strict=True)))
     response = await json_array(elements, result_headers(flat))
-    # Frames contain ages, which differ in each response.
-    if given.responses is not None and all(target.format != "frame" for target in targets):
+    if given.responses is not None and not any(target.has_ages for target in targets):
         key = request_key(request.scope, lambda: panel_key(text, given.bridge.clock()))
         if key is not None and cuts_members(text, body):
             given.responses.keep(key.shape, flat, JSON, bytes(response.body))
@@ -164,7 +161,7 @@ class _Shared:
         try:
             return self._parsed(raw, ref_id)
         except BridgeError as failure:
-            return Target(ref_id, str(raw.get("target"))[:100], error=failure)
+            return Target(ref_id, str(raw.get("target"))[:100], format=_joined_form(raw), error=failure)
 
     def _parsed(self, raw: Mapping[str, Any], ref_id: str) -> Target:
         text = raw.get("target")
@@ -181,7 +178,11 @@ class _Shared:
             found, remark = self._query(metric, payload, ref_id)
             queries.append(found)
             remarks += remark
-        return Target(ref_id, text, tuple(queries), wanted, remarks=tuple(dict.fromkeys(remarks)))
+        marks = _wants_marks(payload, wanted)
+        ranking = UNRANKED
+        if wanted in JOINED_FORMATS:
+            queries, ranking = queries_of_now(queries, "payload.format", wanted)
+        return Target(ref_id, text, tuple(queries), wanted, remarks=tuple(dict.fromkeys(remarks)), marks=marks, ranking=ranking)
 
     def _names(self, text: str) -> list[str]:
         """The names of metrics or of an event in a target, with variables filled in."""
@@ -217,6 +218,8 @@ class _Shared:
             by=tuple(grammar.words(by if isinstance(by, list) else [by], "payload.by", _MOST_LABELS)),
             where=where,
             instant=grammar.flag(payload.get("instant"), "payload.instant"),
+            ranking=parse_ranking(payload.get, "payload."),
+            least=grammar.whole_number(payload.get("least"), "payload.least", 0, 10**9, 0),
         )
         return query, remarks
 
@@ -239,6 +242,21 @@ class _Shared:
                 )
                 own += [matcher] if matcher else []
         return tuple(dict.fromkeys((*apply, *own))), remarks
+
+
+def _joined_form(raw: Mapping[str, Any]) -> str:
+    """The form of a target that could not be read, where it is a part of a table of several targets."""
+    with suppress(BridgeError):
+        wanted = payload_of(raw).get("format")
+        return wanted if wanted in JOINED_FORMATS else FORMATS[0]
+    return FORMATS[0]
+
+
+def _wants_marks(payload: Mapping[str, Any], form: str) -> bool:
+    marks = grammar.flag(payload.get("marks"), "payload.marks")
+    if marks and form == "datapoints":
+        raise BadQuery("payload.marks: datapoints have no place for them; allowed: beside format table or frame")
+    return marks
 
 
 def payload_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:
