@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,28 +17,20 @@ from app.cli.output import print_lines
 from tests.provisioning.alerting import ON_THE_BRIDGE, RULES
 from tests.provisioning.days.desk import Desk
 from tests.provisioning.days.evaluating import messages_of
-from tests.provisioning.days.scraped import (
-    bridge_samples,
-    grafana_messages,
-    openmetrics_of,
-    twins_told,
-    world_samples,
-)
-from tests.servers.prometheus import prometheus_with
+from tests.provisioning.days.scraped import grafana_messages, scraped_day, twins_told
 
 
-def said_on(desk: Desk, sample: int, twins: bool) -> list[str]:
-    """What all rules say on that day, a line a message."""
-    said = [f"{one.at_s} s: {one.alert}: {one.status}: {one.summary}" for one in messages_of(desk, sample)]
-    if not twins:
-        return said
-    with (
-        TemporaryDirectory() as folder,
-        prometheus_with(Path(folder), openmetrics_of(world_samples(desk), bridge_samples(desk))) as port,
-    ):
-        said += [f"{one.at_s} s: {one.alert}: {one.status}: {one.summary}" for one in grafana_messages(port, desk)]
-        said += [f"{one.from_s - desk.start_ms // 1000} s: {one.alert}: {sorted(one.labels)}" for one in twins_told(port, desk)]
-    return said
+def said_on(desk: Desk, sample: int) -> Iterator[str]:
+    """What Grafana's rules on the bridge say on that day, a line a message."""
+    yield from (f"{one.at_s} s: {one.alert}: {one.status}: {one.summary}" for one in messages_of(desk, sample))
+
+
+def scraped_on(desk: Desk) -> Iterator[str]:
+    """What the rules on Prometheus say on that day, Grafana's and the twins."""
+    with TemporaryDirectory() as folder, scraped_day(Path(folder), desk) as port:
+        yield from (f"{one.at_s} s: {one.alert}: {one.status}: {one.summary}" for one in grafana_messages(port, desk))
+        for one in twins_told(port, desk):
+            yield f"{one.from_s - desk.start_ms // 1000} s: {one.alert}: {sorted(one.labels)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,13 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--hours", type=float, default=24)
     parser.add_argument("--instances", type=int, default=12)
     parser.add_argument("--sample", type=int, default=30, metavar="N", help="ask the bridge at every Nth evaluation; 1 at each")
-    parser.add_argument("--no-twins", action="store_true", help="Grafana's rules on the bridge alone")
+    parser.add_argument("--only", choices=("bridge", "prometheus"), help="only the rules that ask the bridge, or only the others")
     options = parser.parse_args(arguments)
     total = 0
     for seed in range(options.first, options.first + options.seeds):
         begun_s = time.monotonic()
         desk = Desk(seed, options.hours, options.instances)
-        said = said_on(desk, options.sample, not options.no_twins)
+        said = [] if options.only == "prometheus" else list(said_on(desk, options.sample))
+        said += [] if options.only == "bridge" else scraped_on(desk)
         total += len(said)
         orders = sum(len(at_ms) for at_ms, _ in desk.orders.values())
         evaluated = f"{len(desk.at_ms)} evaluations of each rule"

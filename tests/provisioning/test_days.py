@@ -15,16 +15,9 @@ import yaml
 from tests.provisioning.alerting import FOLDER, ON_THE_BRIDGE, RULES
 from tests.provisioning.days.desk import Desk
 from tests.provisioning.days.evaluating import messages_of
-from tests.provisioning.days.scraped import (
-    bridge_samples,
-    grafana_messages,
-    openmetrics_of,
-    twins_told,
-    world_samples,
-)
+from tests.provisioning.days.scraped import Wrong, grafana_messages, scraped_day, twins_told
 from tests.provisioning.days.troubles import PLANTED, Planted, bad_day
 from tests.servers.grafana_states import Message
-from tests.servers.prometheus import prometheus_with
 
 #: in seconds of the bad day, for Prometheus: Redis is down for two minutes, and older values are shown for seven
 DOWN_S, STALE_S = (5000, 5120), (5000, 5420)
@@ -43,7 +36,7 @@ def test_on_a_quiet_day_no_rule_says_anything(seed: int) -> None:
 
 def test_on_a_quiet_day_prometheus_says_nothing_either(tmp_path: Path) -> None:
     desk = Desk(4, 2)
-    with prometheus_with(tmp_path, openmetrics_of(world_samples(desk), bridge_samples(desk))) as port:
+    with scraped_day(tmp_path, desk) as port:
         assert twins_told(port, desk) == []
         assert grafana_messages(port, desk) == []
 
@@ -90,7 +83,7 @@ def test_a_store_that_is_down_is_one_notification_and_not_one_for_each_rule(told
 
 def test_grafanas_rules_on_prometheus_tell_once_and_are_resolved(tmp_path: Path) -> None:
     desk = Desk(5, 2, instances=4)
-    with prometheus_with(tmp_path, openmetrics_of(bridge_samples(desk, DOWN_S, STALE_S))) as port:
+    with scraped_day(tmp_path, desk, Wrong(DOWN_S, STALE_S), world=False) as port:
         told = grafana_messages(port, desk)
         twins = twins_told(port, desk, ["bridge"])
     found = {(message.rule, message.status): (message.at_s, message.summary) for message in told}
@@ -110,5 +103,5 @@ def test_grafanas_rules_on_prometheus_tell_once_and_are_resolved(tmp_path: Path)
 
 def test_older_values_for_less_than_five_minutes_are_not_told_of(tmp_path: Path) -> None:
     desk = Desk(5, 1, instances=4)
-    with prometheus_with(tmp_path, openmetrics_of(bridge_samples(desk, stale_s=(600, 890)))) as port:
+    with scraped_day(tmp_path, desk, Wrong(stale_s=(600, 890)), world=False) as port:
         assert grafana_messages(port, desk) == []

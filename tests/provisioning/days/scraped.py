@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import numpy as np
 import yaml
 
 from demo.gauges import families, openmetrics
+from demo.stores import backfill, free_port, prometheus_store
 from tests.provisioning.agreements import ROOT
 from tests.provisioning.alerting import ON_PROMETHEUS, RULES
 from tests.provisioning.days.desk import EVERY_MS, Desk
@@ -17,6 +20,8 @@ from tests.servers.alerting import Labels, Verdict, judged
 from tests.servers.grafana_states import Message, seconds_of, states_of
 
 SCRAPED_MS = 15_000
+#: the time that a new block of Prometheus covers
+_BLOCK_MS = 7_200_000
 _STORES = ("rts", "clickhouse", "duckdb", "prometheus")
 _TWINS = ROOT / "provisioning" / "prometheus" / "rules"
 #: the families that the twins ask for
@@ -44,24 +49,38 @@ class Told:
     labels: Labels
 
 
-def scrapes_of(desk: Desk) -> np.ndarray:
-    """When Prometheus has scraped: from an hour before the day on, for the longest window."""
-    return np.arange(desk.start_ms - 3_600_000 + SCRAPED_MS, int(desk.at_ms[-1]) + 1, SCRAPED_MS)
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What the bridge's own metrics tell: from one second of the day to another `rts` is down, and older values are served."""
+
+    down_s: tuple[int, int] = (0, 0)
+    stale_s: tuple[int, int] = (0, 0)
 
 
-def world_samples(desk: Desk) -> Iterator[str]:
-    """The trading system's exporter, as OpenMetrics text without its end."""
+@contextmanager
+def scraped_day(folder: Path, desk: Desk, wrong: Wrong | None = None, *, world: bool = True) -> Iterator[int]:
+    """A running Prometheus with the day in it, and the hour before for the longest window: its port."""
+    at_ms = np.arange(desk.start_ms - 3_600_000 + SCRAPED_MS, int(desk.at_ms[-1]) + 1, SCRAPED_MS)
+    text = folder / "samples.txt"
+    # One block at a time, because promtool reads the whole text again for each block.
+    for instants in np.split(at_ms, np.flatnonzero(np.diff(at_ms // _BLOCK_MS)) + 1):
+        parts = [*(_world_samples(desk, instants) if world else ()), *_bridge_samples(desk, instants, wrong or Wrong())]
+        text.write_text("".join([*parts, "# EOF\n"]), encoding="utf-8")
+        backfill(text, folder / "data")
+    with prometheus_store(folder, free_port()) as port:
+        yield port
+
+
+def _world_samples(desk: Desk, at_ms: np.ndarray) -> Iterator[str]:
     known = [family for family in families(desk.world) if family.name in _WANTED]
     assert {family.name for family in known} == set(_WANTED)
-    yield from (part for part in openmetrics(known, scrapes_of(desk)) if part != "# EOF\n")
+    yield from (part for part in openmetrics(known, at_ms) if part != "# EOF\n")
 
 
-def bridge_samples(desk: Desk, down_s: tuple[int, int] = (0, 0), stale_s: tuple[int, int] = (0, 0)) -> Iterator[str]:
-    """The bridge's own metrics: `rts` is down from one second of the day to another, and older values are served."""
-    at_s = scrapes_of(desk) // 1000
-    day_s = at_s - desk.start_ms // 1000
-    up = 1 - ((day_s >= down_s[0]) & (day_s < down_s[1]))
-    stale = np.clip(day_s - stale_s[0], 0, stale_s[1] - stale_s[0])
+def _bridge_samples(desk: Desk, at_ms: np.ndarray, wrong: Wrong) -> Iterator[str]:
+    at_s, day_s = at_ms // 1000, (at_ms - desk.start_ms) // 1000
+    up = 1 - ((day_s >= wrong.down_s[0]) & (day_s < wrong.down_s[1]))
+    stale = np.clip(day_s - wrong.stale_s[0], 0, wrong.stale_s[1] - wrong.stale_s[0])
     yield "# TYPE bridge_source_up gauge\n"
     for store in _STORES:
         yield from _lines("bridge_source_up", store, at_s, up if store == "rts" else np.ones(len(at_s)))
@@ -125,8 +144,3 @@ def _firings(at_s: list[int], held_s: int) -> Iterator[int]:
         if not fires and since is not None and at - since >= held_s:
             fires = True
             yield at
-
-
-def openmetrics_of(*parts: Callable[[], Iterator[str]] | Iterator[str]) -> str:
-    """Families as one OpenMetrics text."""
-    return "".join("".join(part() if callable(part) else part) for part in parts) + "# EOF\n"
