@@ -107,7 +107,8 @@ class Rule:
     def _target_matches(self, target: Json) -> bool:
         if self.metric:
             return bool(self.metric in target.get("target", "").split(","))
-        return _series_in(self.expression) == _series_in(target.get("expr", ""))
+        series = _series_in(self.expression)
+        return bool(series) and series <= _series_in(target.get("expr", ""))
 
     def _rows_query(self) -> tuple[str, Json]:
         span = {"from": f"now-{self.window_s}s", "step": "range"} if self.window_s else {"from": "now-1m", "instant": "true"}

@@ -171,6 +171,8 @@ def _now_since_ms(plan: Plan, now_ms: int) -> int:
     """From when on a value counts as now."""
     if plan.live is not None and plan.metric.sampled:
         return plan.range.to_ms - plan.range.step_ms
+    if plan.metric.entry.over_time not in ("last", "rate"):
+        return 0  # what happens now and then may not have happened since: its newest value stays the newest
     back_ms = max(_NOW_STEPS * plan.range.step_ms, _NOW_RESOLUTIONS * plan.metric.entry.resolution_s * 1000)
     return min(now_ms, plan.range.to_ms) - back_ms
 

@@ -34,8 +34,17 @@ def overall_mark(result: Result) -> Mark:
 
 
 def summary_line(results: Sequence[Result], marks: Sequence[Mark]) -> str:
-    """`3 of 9 metrics older than 10 s: rts, 4 min`; of several kinds the worst first."""
-    return "; ".join(_parts_of(results, marks)) or (f"all {len(marks)} metrics are fresh" if len(marks) > 1 else "fresh")
+    """`3 of 9 metrics older than 10 s: rts, 4 min`; of several kinds the worst first.
+
+    What happens now and then may not have happened: such a metric without a row is fresh, and the line says that it has none.
+    """
+    parts = list(_parts_of(results, marks)) or [f"all {len(marks)} metrics are fresh" if len(marks) > 1 else "fresh"]
+    silent = [result for result, mark in zip(results, marks, strict=True) if _is_empty(result, mark) and not result.sampled]
+    return "; ".join([*parts, *([f"nothing in this range: {_names_of(silent)}"] if silent else [])])
+
+
+def _is_empty(result: Result, mark: Mark) -> bool:
+    return mark.status == "fresh" and not len(result.frame)
 
 
 def _parts_of(results: Sequence[Result], marks: Sequence[Mark]) -> Iterator[str]:
@@ -49,13 +58,22 @@ def _parts_of(results: Sequence[Result], marks: Sequence[Mark]) -> Iterator[str]
         yield f"{len(old)} {total} {how}: {_sources_of([result for result, _ in old])}, {_spaced_age(max(ages_s))}"
     if incomplete := [result for result, mark in found if mark.status == "partial"]:
         yield f"{len(incomplete)} {total} incomplete: {_sources_of(incomplete)}"
+    if missing := [result for result, mark in found if _is_empty(result, mark) and result.sampled]:
+        yield f"{len(missing)} {total} without data: {_names_of(missing)}"
 
 
 def _sources_of(results: Sequence[Result]) -> str:
     """The sources that failed or whose older answers stand in; where none did, the metrics."""
     sources = sorted({report.source for result in results for report in result.asked if report.error or report.stale is not None})
-    named = sources or [result.query.metric for result in results]
-    return ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else "")
+    return _listed(sources) if sources else _names_of(results)
+
+
+def _names_of(results: Sequence[Result]) -> str:
+    return _listed([result.query.metric for result in results])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _spaced_age(age_s: float) -> str:

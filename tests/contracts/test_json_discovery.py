@@ -44,7 +44,20 @@ async def test_45_46_metrics_come_with_named_options(at: Bench) -> None:
     listed = (await at.client.post("/json/metrics", json={"metric": "equity", "payload": {}})).json()
     assert [one["value"] for one in listed] == ["equity", "pnl", "cpu_load", "deploys"]
     named = {option["name"]: option for option in listed[0]["payloads"]}
-    assert list(named) == ["by", "account", "broker", "where", "step", "format", "instant", "sort", "top", "top_by"]
+    assert list(named) == [
+        "by",
+        "account",
+        "broker",
+        "where",
+        "step",
+        "format",
+        "instant",
+        "sort",
+        "top",
+        "top_by",
+        "within",
+        "legend",
+    ]
     # With values of its own the editor would show none of several chosen ones, and keep the last.
     assert not [name for name, option in named.items() if option["type"] == "multi-select" and "options" in option]
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import pytest
 
 from app.errors import SourceUnavailable
-from app.model import Query, Result, SourceReport, Status
+from app.model import Frame, Query, Result, SourceReport, Status
 from app.responses.marks import Mark, result_mark
 from app.responses.summary import summary_line
+from tests.frames import frame
+
+ROW = frame({"": {0: 1.0}})
 
 
-def result(metric: str, status: Status = "fresh", age_s: float = 1.0, source: str = "rts") -> Result:
+def result(
+    metric: str, status: Status = "fresh", age_s: float = 1.0, source: str = "rts", rows: Frame = ROW, sampled: bool = True
+) -> Result:
     """A result whose one source is to blame for its status."""
     error = SourceUnavailable(source, "refused") if status in ("error", "partial") else None
     report = SourceReport(source, "live", 0.0, error, "refused" if status == "stale" else None, age_s)
     failed = error if status == "error" else None
-    return Result(Query(metric, 0, 1), error=failed, status=status, asked=(report,), age_s=age_s)
+    return Result(Query(metric, 0, 1), rows, failed, status, asked=(report,), age_s=age_s, sampled=sampled)
 
 
 def line(*results: Result) -> str:
@@ -40,6 +45,8 @@ def line(*results: Result) -> str:
             [result(f"m{number}", "error", source=f"s{number}") for number in range(7)],
             "7 of 7 metrics without an answer: s0, s1, s2, s3, s4 and 2 more",
         ),
+        ([result("a", rows=Frame()), result("b")], "1 of 2 metrics without data: a"),
+        ([result("a", rows=Frame(), sampled=False), result("b")], "all 2 metrics are fresh; nothing in this range: a"),
     ],
 )
 def test_the_worst_comes_first_with_its_sources_and_its_age(results: list[Result], says: str) -> None:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from app.catalog import Metric
 from app.contracts import values
 from app.contracts.filters import Reading, as_filter_value, filters
-from app.contracts.grafana_json.rendering import FORMATS
+from app.contracts.grafana_json.rendering import FORMATS, LEGENDS
 from app.contracts.grafana_json.routes import asked_range
 from app.contracts.request import Serving, body_object, json_of, json_response, serving, unless_left
 from app.model import TOP_BY, Matcher
@@ -45,6 +45,8 @@ def _query_options(metric: Metric) -> dict[str, Any]:
         _select("sort", "Order of the series", _SORT_WORDS),
         {"name": "top", "label": "Only the first", "type": "input", "placeholder": "all"},
         _select("top_by", "Order by the value that is", {one: one for one in TOP_BY}),
+        {"name": "within", "label": "Only the newest part", "type": "input", "placeholder": "5m"},
+        _select("legend", "Name by", {one: one for one in LEGENDS}),
     ]
     return {"value": metric.name, "label": metric.entry.title, "payloads": payloads}
 

@@ -11,7 +11,9 @@ import orjson
 from app.errors import BridgeError
 from app.model import UNRANKED, Frame, Labels, Notice, Query, Ranking, Result
 from app.query.bridge import Bridge
+from app.query.ranking import ranking_remarks
 from app.responses.encoding import json_arrays
+from app.responses.event_groups import grouped_events
 from app.responses.frames import frame_elements
 from app.responses.pivot import column_names, pivot_table
 from app.responses.series import (
@@ -24,6 +26,7 @@ from app.responses.series import (
     notice_objects,
     series_counts,
     series_legend,
+    state_legend,
     title_and_unit,
     window_text,
 )
@@ -33,6 +36,8 @@ from app.responses.table import Coded, Column, Table, long_table, without_time
 #: The forms in which a target's data can be asked for; the first is the default. Targets with one of the last two make one table.
 FORMATS = ("datapoints", "frame", "table", "pivot", "summary")
 JOINED_FORMATS = ("pivot", "summary")
+#: What the name of a curve says: its labels, or also the state of its answer, for tiles that show the name below the figure.
+LEGENDS = ("labels", "state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,12 @@ class Target:
     name: str
     queries: tuple[Query, ...] = ()
     format: str = "datapoints"
+    legend: str = "labels"
+    #: whether its window begins later than that of the request
+    is_narrowed: bool = False
     event: Query | None = None
+    #: more events than this are shown in groups
+    most: int | None = None
     remarks: tuple[Notice, ...] = ()
     error: BridgeError | None = None
     #: whether rows and frames say their status, age and reason
@@ -96,7 +106,7 @@ def _with_remarks(results: Sequence[Result], remarks: tuple[Notice, ...]) -> Seq
 
 def _render_target(bridge: Bridge, target: Target, results: Sequence[Result], several: bool) -> Iterator[bytes]:
     if target.event is not None:
-        yield from map(json_text, map(_event_table, results))
+        yield from (json_text(_event_table(result, target.most)) for result in results)
     elif target.format == "table":
         yield json_text(_metric_table(bridge, target, results))
     elif target.format == "frame":
@@ -104,22 +114,23 @@ def _render_target(bridge: Bridge, target: Target, results: Sequence[Result], se
             yield from frame_elements(bridge.catalogue, result, several, target.marks)
     else:
         for result in results:
-            yield from _datapoint_elements(bridge, result, several)
+            yield from _datapoint_elements(bridge, result, several, target.legend == "state")
 
 
-def _datapoint_elements(bridge: Bridge, result: Result, several: bool) -> Iterator[bytes]:
+def _datapoint_elements(bridge: Bridge, result: Result, several: bool, says_state: bool) -> Iterator[bytes]:
     title, unit = title_and_unit(bridge.catalogue, result.query.metric)
     meta: dict[str, Any] = {
         "executedQueryString": window_text(result),
         "custom": {"status": result.status, **begins_early(result), **series_counts(result)},
     }
-    first = meta | {"notices": notices} if (notices := notice_objects(all_notices(result))) else meta
+    remarks = _tile_notices(result) if says_state else all_notices(result)
+    first = meta | {"notices": notices} if (notices := notice_objects(remarks)) else meta
 
     def series_element(labels: Labels, points: bytes, meta_part: Mapping[str, Any]) -> bytes:
         described = {
             "target": result.query.metric,
             "refId": result.query.ref_id,
-            "title": series_legend(title, labels, several),
+            "title": state_legend(result, labels) if says_state else series_legend(title, labels, several),
             "tags": dict(labels),
             "unit": unit,
             "meta": meta_part,
@@ -131,6 +142,13 @@ def _datapoint_elements(bridge: Bridge, result: Result, several: bool) -> Iterat
         yield series_element((), b"[]", first)
     for place, (labels, points) in enumerate(zip(frame.series, json_pairs(frame), strict=True)):
         yield series_element(labels, points, meta if place else first)
+
+
+def _tile_notices(result: Result) -> Sequence[Notice]:
+    """The notices of a tile. If it shows the first of an order, it needs no sign that there are others."""
+    query = result.query
+    cut = ranking_remarks(query.metric, query.ranking, result.ranked, is_partial=False) if query.ranking.top == 1 else ()
+    return [notice for notice in all_notices(result) if notice not in cut]
 
 
 def _metric_table(bridge: Bridge, target: Target, results: Sequence[Result]) -> dict[str, Any]:
@@ -190,10 +208,15 @@ def _column_type(name: str, column: Column, table: Table) -> str:
     return "string" if isinstance(column, Coded) else "number"
 
 
-def _event_table(result: Result) -> dict[str, Any]:
+def _event_table(result: Result, most: int | None) -> dict[str, Any]:
     columns = [{"text": name, "type": "time" if name.startswith("time") else "string"} for name in EVENT_COLUMNS]
-    rows = [list(row.values()) for row in event_rows(result)] if result.error is None else []
+    events = event_rows(result) if result.error is None else []
+    query = result.query
+    shown = events if most is None else grouped_events(events, query.from_ms, query.to_ms, most)
+    rows = [list(row.values()) for row in shown]
     notices = notice_objects(all_notices(result))
+    if len(shown) < len(events):
+        notices.append({"severity": "info", "text": f"{query.metric}: {len(events)} events, shown as {len(shown)} groups"})
     meta = {"notices": notices} if notices else {}
     return {"type": "table", "refId": result.query.ref_id, "columns": columns, "rows": rows, "meta": meta}
 

@@ -19,7 +19,7 @@ from app.catalog import Metric
 from app.catalog.entries import unknown_name_error
 from app.contracts import values as grammar
 from app.contracts.filters import Reading, Variables, equality_filter, filters
-from app.contracts.grafana_json.rendering import FORMATS, JOINED_FORMATS, Target, annotation_objects, render_panel
+from app.contracts.grafana_json.rendering import FORMATS, JOINED_FORMATS, LEGENDS, Target, annotation_objects, render_panel
 from app.contracts.ranking import parse_ranking, queries_of_now
 from app.contracts.request import (
     JSON,
@@ -38,11 +38,14 @@ from app.contracts.values import window_ms
 from app.errors import BadQuery, BridgeError, LimitExceeded
 from app.model import UNRANKED, Matcher, Notice, Query, Result
 from app.query.bridge import Bridge
+from app.query.events import MOST_EVENTS
 from app.responses.headers import result_headers
 
 router = APIRouter(prefix="/json")
 
-PAYLOAD_KEYS = ("by", "where", "step", "format", "instant", "sort", "top", "top_by", "least", "marks")
+PAYLOAD_KEYS = ("by", "where", "step", "format", "instant", "sort", "top", "top_by", "least", "marks", "within", "legend")
+#: Events only: more than this are shown in groups.
+MOST_KEY = "most"
 _PAYLOAD = f"an object with {', '.join(PAYLOAD_KEYS)}"
 _LONGEST_ID = 200
 _MOST_LABELS = 64
@@ -70,7 +73,7 @@ async def query(request: Request) -> Response:
         reject_when_all_failed(flat)
     elements = render_panel(given.bridge, list(zip(targets, results, strict=True)))
     response = await json_array(elements, result_headers(flat))
-    if given.responses is not None and not any(target.has_ages for target in targets):
+    if given.responses is not None and not any(target.has_ages or target.is_narrowed for target in targets):
         key = request_key(request.scope, lambda: panel_key(text, given.bridge.clock()))
         if key is not None and cuts_members(text, body):
             given.responses.keep(key.shape, flat, JSON, bytes(response.body))
@@ -173,6 +176,7 @@ class _Shared:
             return self._event(names[0], payload, ref_id)
         metrics = [self.bridge.catalogue.metric(name, "target") for name in names]
         wanted = grammar.choice(payload.get("format"), "payload.format", FORMATS, _TYPES.get(str(raw.get("type")), "datapoints"))
+        legend = grammar.choice(payload.get("legend"), "payload.legend", LEGENDS, LEGENDS[0])
         queries, remarks = [], list[Notice]()
         for metric in metrics:
             found, remark = self._query(metric, payload, ref_id)
@@ -182,7 +186,17 @@ class _Shared:
         ranking = UNRANKED
         if wanted in JOINED_FORMATS:
             queries, ranking = queries_of_now(queries, "payload.format", wanted)
-        return Target(ref_id, text, tuple(queries), wanted, remarks=tuple(dict.fromkeys(remarks)), marks=marks, ranking=ranking)
+        return Target(
+            ref_id,
+            text,
+            tuple(queries),
+            wanted,
+            legend,
+            is_narrowed=any(query.from_ms != self.from_ms for query in queries),
+            remarks=tuple(dict.fromkeys(remarks)),
+            marks=marks,
+            ranking=ranking,
+        )
 
     def _names(self, text: str) -> list[str]:
         """The names of metrics or of an event in a target, with variables filled in."""
@@ -191,14 +205,14 @@ class _Shared:
 
     def _event(self, name: str, payload: Mapping[str, Any], ref_id: str) -> Target:
         event = self.bridge.catalogue.events[name]
-        refuse_unknown_keys(payload, name, event.entry.labels)
+        refuse_unknown_keys(payload, name, event.entry.labels, (*PAYLOAD_KEYS, MOST_KEY))
+        most = grammar.whole_number(payload.get(MOST_KEY), f"payload.{MOST_KEY}", 0, MOST_EVENTS, 0)
         where, remarks = self._where(name, event.entry.labels, payload)
         for matcher in where:
             if matcher.label not in event.entry.labels:
                 raise unknown_name_error(f"payload.where: event {name}: label", matcher.label, event.entry.labels)
-        return Target(
-            ref_id, name, format="table", event=Query(name, self.from_ms, self.to_ms, ref_id, where=where), remarks=tuple(remarks)
-        )
+        query = Query(name, self.from_ms, self.to_ms, ref_id, where=where)
+        return Target(ref_id, name, format="table", event=query, most=most or None, remarks=tuple(remarks))
 
     def _query(self, metric: Metric, payload: Mapping[str, Any], ref_id: str) -> tuple[Query, list[Notice]]:
         refuse_unknown_keys(payload, metric.name, metric.entry.labels)
@@ -209,7 +223,7 @@ class _Shared:
         default_ms = None if metric.sampled else self._interval_ms(metric)
         query = Query(
             metric.name,
-            self.from_ms,
+            self._begin_ms(payload),
             self.to_ms,
             ref_id,
             step_ms=step_ms or default_ms,
@@ -222,6 +236,11 @@ class _Shared:
             least=grammar.whole_number(payload.get("least"), "payload.least", 0, 10**9, 0),
         )
         return query, remarks
+
+    def _begin_ms(self, payload: Mapping[str, Any]) -> int:
+        """Where the target's window begins: where the panel's does, or later if only its newest part is asked for (`within`)."""
+        length_ms = grammar.duration_ms(payload.get("within"), "payload.within")
+        return self.from_ms if length_ms is None else max(self.from_ms, self.to_ms - length_ms)
 
     def _interval_ms(self, metric: Metric) -> int | None:
         """The panel's interval, raised to the metric's resolution. There is no remark on that: no person chose the interval."""
@@ -283,9 +302,9 @@ def _object_of(value: Any, field: str) -> Mapping[str, Any]:
     return value
 
 
-def refuse_unknown_keys(payload: Mapping[str, Any], name: str, labels: Sequence[str]) -> None:
+def refuse_unknown_keys(payload: Mapping[str, Any], name: str, labels: Sequence[str], keys: Sequence[str] = PAYLOAD_KEYS) -> None:
     """Raise BadQuery for an unknown payload key."""
-    allowed = (*PAYLOAD_KEYS, *labels)
+    allowed = (*keys, *labels)
     for key in payload:
         if key not in allowed:
             raise BadQuery(f"payload: {key[:60]!r} is not known to {name}; allowed: {', '.join(allowed)}")
