@@ -17,6 +17,7 @@ figure, C compares it with the limit. Its twin in Prometheus has the same limit,
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class Rule:
         ]
 
     def panel(self, dashboard: Json) -> Json:
-        """The first panel with curves, else with figures, that shows what the rule watches. Raises LookupError."""
+        """The first panel with curves, else with figures, that shows what the rule watches, by its labels. Raises LookupError."""
         for kind in ("timeseries", "stat"):
             for panel in dashboard["panels"]:
                 if panel["type"] == kind and any(map(self._target_matches, panel["targets"])):
@@ -106,7 +107,8 @@ class Rule:
 
     def _target_matches(self, target: Json) -> bool:
         if self.metric:
-            return bool(self.metric in target.get("target", "").split(","))
+            by = json.loads(target.get("payload") or "{}").get("by", [])
+            return self.metric in target.get("target", "").split(",") and by == [*self.by]
         series = _series_in(self.expression)
         return bool(series) and series <= _series_in(target.get("expr", ""))
 
