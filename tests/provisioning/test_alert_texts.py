@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -190,3 +191,56 @@ def _promql_window_s(expression: str) -> int:
 
 def _seconds(span: str) -> int:
     return int(span[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[span[-1]]
+
+
+SPANS = {"ms": 0.001, "second": 1, "minute": 60, "hour": 3600, "day": 86400}
+EVERY_RULE = [rule for rules in TWINS.values() for rule in rules] + [rule for rules in TABLE.values() for rule in rules]
+
+
+def _spans_after(words: str, text: str) -> list[float]:
+    """The spans in a text that stand behind these words: `for 5 minutes`, `in the last hour`."""
+    found = re.findall(rf"\b(?:{words}) (?:(\d+) )?(second|minute|hour|day)s?\b", text)
+    return [float(count or 1) * SPANS[unit] for count, unit in found]
+
+
+def _whole_text(rule: Rule) -> str:
+    """The title and all texts as they stand in the files."""
+    files = [RULES[rule.uid]["annotations"]] if rule.uid else []
+    files += [alert_rules()[rule.alert]["annotations"]] if rule.alert else []
+    return "\n".join([rule.full_title, *(file[name] for file in files for name in ("summary", "description"))])
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=lambda rule: f"{rule.uid}-{rule.alert}")
+def test_a_time_in_the_words_is_the_time_of_the_rule(rule: Rule) -> None:
+    """ "For five minutes" is what Grafana and Prometheus hold, less what the figure lingers; "in the last hour" is the window."""
+    text = _whole_text(rule)
+    held = [RULES[rule.uid]["for"]] if rule.uid else []
+    held += [alert_rules()[rule.alert].get("for", "0s")] if rule.alert else []
+    assert {_seconds(one) - rule.lingers_s for one in held} == {rule.lasts_s}
+    assert set(_spans_after("for|has been seen for|No answer for", text)) <= {rule.lasts_s}
+    windows = {_window_s(RULES[rule.uid])} if rule.uid else set()
+    windows |= {_promql_window_s(alert_rules()[rule.alert]["expr"])} if rule.alert else set()
+    assert windows <= {rule.window_s, rule.lingers_s}
+    assert set(_spans_after("the last", text)) <= {rule.window_s}
+
+
+def test_the_rules_whose_words_say_a_time_are_many() -> None:
+    assert sum(bool(_spans_after("for", _whole_text(rule))) for rule in EVERY_RULE) >= 8
+    assert sum(bool(_spans_after("the last", _whole_text(rule))) for rule in EVERY_RULE) >= 12
+
+
+@pytest.mark.parametrize("rule", [one for one in EVERY_RULE if one.metric == "reject_rate"], ids=lambda rule: rule.uid)
+def test_a_share_of_orders_calls_nobody_by_chance(rule: Rule) -> None:
+    """A broker who rejects two orders in a thousand: the chance that a window with enough orders is over the limit anyway.
+
+    Windows overlap, so each counts three times; of a day's worth it must be less than one in thirty days.
+    """
+    worst = max(_chance_above(rule.limit / 100, orders) for orders in range(rule.least, 4 * rule.least))
+    assert worst * 3 * 86400 / rule.window_s < 1 / 30
+
+
+def _chance_above(limit: float, orders: int, healthy: float = 0.002) -> float:
+    """The chance that more than `limit` of so many orders are rejected (binomial)."""
+    least = math.floor(limit * orders) + 1
+    below = sum(math.comb(orders, count) * healthy**count * (1 - healthy) ** (orders - count) for count in range(least))
+    return 1 - below
