@@ -169,6 +169,23 @@ COMMANDS = (
         _run_later("backup", "restore"),
     ),
     Command(
+        "snapshots",
+        "look after the DuckDB snapshots, for their writer",
+        actions=(
+            Command(
+                "prune",
+                "remove old snapshots: all but the newest and what a reader may use",
+                (
+                    Option("--folder", type=Path, help="the writer's folder (default: the one of the DuckDB source)"),
+                    Option("--keep", type=int, default=3, metavar="N", help="how many stay (default 3, at least 2)"),
+                    Option("--dry-run", action="store_true", help="only say what would be removed"),
+                    _CONFIG,
+                ),
+                _run_later("snapshots", "prune", "config", "folder", "keep", "dry_run"),
+            ),
+        ),
+    ),
+    Command(
         "haproxy",
         "drive the HAProxy in front of the replicas",
         actions=(

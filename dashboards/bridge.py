@@ -66,6 +66,9 @@ def bridge(catalogue: Catalogue) -> Board:
     board.line(8, (_refused_requests(), 8), (_clock_skew(), 8), (_sync_calls(), 8))
     board.row("Backups")
     board.line(7, (_backup_age(), 12), (_backup_size(), 12))
+    board.row("What ends and what fills")
+    board.line(7, (_certificate_ends(), 8), (_key_ends(), 8), (_nodes_of_grafana(), 8))
+    board.line(7, (_snapshot_count(), 8), (_snapshot_size(), 8), (_disks(), 8))
     return board
 
 
@@ -281,3 +284,46 @@ def _backup_size() -> timeseries.Panel:
     text = "Size of the newest backup of each kind: one that suddenly shrinks has lost something."
     asked = ("max by (kind) (bridge_backup_size_bytes)", "{{kind}}")
     return _line_panel("Size of the backups", text, "bytes", asked).no_value(_NO_BACKUP)
+
+
+_DAY_S = 86_400
+
+
+def _certificate_ends() -> timeseries.Panel:
+    text = "Time until the certificate of each watched endpoint ends (`certificates.endpoints` in the bridge's configuration)."
+    asked = ("min by (endpoint) (bridge_certificate_end_timestamp_seconds - time())", "{{endpoint}}")
+    steps = ((None, BAD), (3 * _DAY_S, WARN), (21 * _DAY_S, GOOD))
+    return _line_panel("Certificates end in", text, "s", asked, steps=steps).no_value("no endpoint is watched")
+
+
+def _key_ends() -> timeseries.Panel:
+    text = "Time until each key of the bridge ends that has an end (`auth.keys.NAME.expires`)."
+    asked = ("min by (key) (bridge_key_end_timestamp_seconds - time())", "{{key}}")
+    steps = ((None, BAD), (2 * _DAY_S, WARN), (14 * _DAY_S, GOOD))
+    return _line_panel("Keys end in", text, "s", asked, steps=steps).no_value("no key has an end")
+
+
+def _nodes_of_grafana() -> timeseries.Panel:
+    text = "How many of the nodes that send notifications each Grafana sees; of two, 1 means that people get each message twice."
+    asked = ("min by (instance) (alertmanager_cluster_members)", "{{instance}}")
+    steps = ((None, WARN), (2, GOOD))
+    return _line_panel("Grafana nodes that see each other", text, "short", asked, steps=steps).no_value("one node alone")
+
+
+def _snapshot_count() -> timeseries.Panel:
+    text = "Snapshots in the writer's folder; `bridge snapshots prune` removes old ones."
+    asked = ("max by (source) (bridge_snapshots)", "{{source}}")
+    return _line_panel("Snapshots kept", text, "short", asked, steps=((None, GOOD), (20, WARN))).no_value("no folder is watched")
+
+
+def _snapshot_size() -> timeseries.Panel:
+    text = "Size of all snapshots in the writer's folder."
+    asked = ("max by (source) (bridge_snapshots_bytes)", "{{source}}")
+    return _line_panel("Size of the snapshots", text, "bytes", asked).no_value("no folder is watched")
+
+
+def _disks() -> timeseries.Panel:
+    text = "How full each disk is, each for itself: a sum over disks would hide a full one."
+    asked = ("max by (host, disk) (tds_host_disk_used_ratio)", "{{host}} {{disk}}")
+    steps = ((None, GOOD), (0.85, WARN), (0.95, BAD))
+    return _line_panel("Disks used", text, "percentunit", asked, steps=steps).no_value("no exporter tells of disks")

@@ -19,6 +19,8 @@ from dashboards.titles import short_title, unheard_text
 _STATE_COLORS = {"fresh": limits.GOOD, "partial": limits.NOTE, "stale": limits.WARN, "error": limits.BAD}
 #: Unit -> the width of a column of such figures, pixels. Grafana's own least width of 150 would push columns off the panel.
 _WIDTHS = {"currencyUSD": 90, "percent": 80, "s": 80, "ms": 75, "bytes": 80, "Bps": 85, "short": 75, "cpm": 90, "opm": 95}
+#: A margin level is many thousand percent where little margin is used.
+_WIDER = {"margin_level": 95}
 _LABEL_WIDTH, _STATE_WIDTH, _AGE_WIDTH, LEAST_REASON_WIDTH = 90, 70, 70, 110
 _SHOWN_DECIMALS = {"currencyUSD": 0, "percent": 1, "s": 1, "ms": 0, "short": None}
 
@@ -78,7 +80,8 @@ class Tables:
     def _column_overrides(self, metric: str) -> list[DynamicConfigValue]:
         unit = self.scope.catalogue.metric(metric).entry.unit
         found = [*look.unit_values(unit, _SHOWN_DECIMALS.get(unit)), DynamicConfigValue("noValue", "\u2013")]
-        found.append(_column_width(max(_WIDTHS[unit], 22 + 8 * len(self.scope.catalogue.metric(metric).entry.short_title))))
+        header_px = 22 + 8 * len(self.scope.catalogue.metric(metric).entry.short_title)
+        found.append(_column_width(max(_WIDER.get(metric, _WIDTHS[unit]), header_px)))
         steps = limits.LIMITS.get(metric)
         if steps is None:
             return found

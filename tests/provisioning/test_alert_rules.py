@@ -43,6 +43,7 @@ FIRES = {
     "tds-signals-pile-up": {"executors"},
     "tds-rejects-many": {"poor", "broken"},
     "tds-rejects-most": {"broken"},
+    "tds-rejects-half": {"gone"},
     "tds-source-down": {"rts"},
     "tds-stale-served": {"rts"},
 }
