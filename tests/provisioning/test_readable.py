@@ -266,3 +266,24 @@ async def test_a_thousand_accounts_make_no_panel_unreadable_and_each_says_how_ma
             assert [text for text in notices if "980 are not shown" in text], panel["title"]
             counted.add(panel["title"])
     assert counted == {"By account, now", "Margin level by account", "Drawdown by account", "Free margin by account"}
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_curve_of_a_way_is_named_from_its_source_to_its_sink(
+    client: httpx.AsyncClient, stores: Stores, renderer: PanelRenderer
+) -> None:
+    one = DASHBOARDS["backend_sync"]
+    [panel] = [found for found in panels_of(one) if found["title"].startswith("Successful syncs, each way")]
+    reply = await client.post("/json/query", json=opened(one, stores.until_ms).json_query(one, panel))
+    ways = {(element["tags"]["source"], element["tags"]["sink"]) for element in reply.json()}
+    assert ways
+    assert panel["fieldConfig"]["defaults"]["displayName"] == "${__field.labels.source} \u2192 ${__field.labels.sink}"
+
+
+def test_the_worst_curve_is_the_brightest_and_the_first_in_the_legend() -> None:
+    ranked = [panel for _, panel in CURVES if any("top" in one for one in payloads(panel))]
+    assert len(ranked) >= 10
+    for panel in ranked:
+        less = panel["targets"][0]["target"] in LESS_IS_WORSE
+        assert panel["fieldConfig"]["defaults"]["color"]["mode"] == ("continuous-YlBl" if less else "continuous-BlYlRd")
+        assert (panel["options"]["legend"]["sortBy"], panel["options"]["legend"]["sortDesc"]) == ("Last *", not less)
