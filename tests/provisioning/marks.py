@@ -151,7 +151,7 @@ def telling(panel: Json, seen: Seen, state: State) -> str:
     ways = []
     if panel["type"] == "stat":
         grey = [one for one in seen.figures if str(one["color"]).lower() == OLD.lower()]
-        said = [f"{one['text']} {one['title']}" for one in seen.figures]
+        said = [one["text"] if _is_sentence(panel) else f"{one['text']} ({one['title']})" for one in seen.figures]
         if _WORDS.search(" ".join(said)) and (grey or _is_sentence(panel)):
             ways.append(f"tile: {'grey, ' if grey else ''}{said[0].strip()}")
     elif panel["type"] == "table" and seen.words:
