@@ -46,6 +46,11 @@ async def test_a_row_whose_newest_value_is_not_of_now_says_so_beside_fresh_ones(
     }
 
 
+async def test_what_happened_last_long_ago_is_not_stale(up: Bench) -> None:
+    up.say(clickhouse=frame({"account=A1": {OPEN - 4 * MINUTE: -1.5}}))
+    assert [marks_of(row) for row in await rows_of(up, "pnl", marks="true")] == [("fresh", 0.0, "")]
+
+
 async def test_each_row_is_as_old_as_the_state_behind_it(up: Bench) -> None:
     written: dict[Labels, int] = {(("account", "A1"),): NOW - 28_000, (("account", "A3"),): NOW - 486_000}
     up.say(rts=frame({"account=A1": {OPEN: 3}, "account=A2": {OPEN: 30}}, written_ms=written))
