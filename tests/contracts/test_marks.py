@@ -139,6 +139,19 @@ async def test_targets_of_one_panel_make_one_table_with_a_column_for_each_metric
     assert found["status"] == ["fresh", "fresh", "stale"]
 
 
+async def test_figures_of_a_dead_redis_and_fresh_ones_in_one_row_say_the_age_of_the_oldest(
+    up: Bench, frame_converter: FrameConverter
+) -> None:
+    ago = NOW - 486_000
+    old = frame({"account=A1": {ago // MINUTE * MINUTE: 3}}, asked_ms=ago, stale="refused")
+    up.say(rts=old, duckdb=frame({"account=A1": {NOW // MINUTE * MINUTE - MINUTE: 2}}), clickhouse=PNL)
+    body = panel({"target": "equity"}, {"target": "pnl"}, by=["account"], format="pivot")
+    found = await shown_table(up, frame_converter, body | {"range": {"from": str(NOW - 20 * MINUTE), "to": str(NOW)}})
+    assert (found["equity"], found["pnl"], found["status"]) == ([2], [-1.5], ["stale"])
+    assert found["age_s"][0] >= 486
+    assert "rts: STALE, 8min old" in found["reason"][0]
+
+
 async def test_a_quantity_that_others_have_is_missed_by_name(up: Bench) -> None:
     up.say(duckdb=EMPTY, clickhouse=frame({"account=A1": {OPEN: -1.5}, "account=A9": {OPEN: 2}}))
     rows = {row["account"]: row for row in await rows_of(up, "equity,pnl", shape="pivot")}
