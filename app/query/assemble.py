@@ -73,9 +73,16 @@ def assemble_result(
         valid_until_ms=_valid_until_ms(plan, frames),
         grid_ms=plan.grid_ms,
         ranked=ranked,
-        present=Present(at_ms, _now_since_ms(plan, now_ms), frames["live"].written_ms if "live" in frames else {}),
+        present=_present_of(plan, frames.get("live"), now_ms, at_ms),
         sampled=plan.metric.sampled,
     )
+
+
+def _present_of(plan: Plan, live: Frame | None, now_ms: int, at_ms: int) -> Present:
+    """What tells of newest values whether they are of now. A quantity has a value at any time; of what happens now and then the
+    newest value is that of the last time, however long ago that was."""
+    since_ms = _now_since_ms(plan, now_ms) if plan.metric.sampled else 0
+    return Present(at_ms, since_ms, live.written_ms if live is not None else {})
 
 
 def _present_ms(plan: Plan, now_ms: int, done_ms: int) -> int:
