@@ -31,6 +31,7 @@ _COLUMNS = {
     "network_latency": "Latency",
     "memory_used": "Memory",
     "disk_used": "Disk",
+    "disk_fullness": "Fullest",
     "network_throughput": "Network",
 }
 _LEVELS = {NOTE: "note", WARN: "warning", BAD: "bad"}
