@@ -44,6 +44,7 @@ LIMITS: Mapping[str, Steps] = {
     "socket_failures": ((None, GOOD), (0.001, WARN)),
     "cpu_usage": ((None, GOOD), (80, BAD)),
     "cpu_load": ((None, GOOD), (80, BAD)),
+    "disk_fullness": ((None, GOOD), (85, WARN), (95, BAD)),
     "network_latency": ((None, GOOD), (0.5, BAD)),
 }
 

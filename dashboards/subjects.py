@@ -246,20 +246,16 @@ def system_health(catalogue: Catalogue) -> Board:
         panels.worst("network_latency", "host", "Slowest network", "The host with the highest latency."),
         panels.value("cpu_load", title="CPU, average"),
         panels.value("memory_used"),
-        panels.value("disk_used"),
+        panels.worst("disk_fullness", "host", "Fullest disk", "The host with the fullest disk, each disk by itself."),
         panels.value("network_throughput", title="Network"),
     ]
-    metrics = ("cpu_load", "network_latency", "memory_used", "disk_used", "network_throughput")
+    metrics = ("cpu_load", "network_latency", "memory_used", "disk_used", "disk_fullness", "network_throughput")
     board.head(tables.state_line(*metrics), figures)
     board.row("Over time")
     board.line(9, (panels.lines("cpu_load", "host"), 12), (panels.lines("network_latency", "host"), 12))
-    board.line(
-        9,
-        (panels.lines("memory_used", "host"), 8),
-        (panels.lines("disk_used", "host"), 8),
-        (panels.lines("network_throughput", "host"), 8),
-    )
+    board.line(9, (panels.lines("memory_used", "host"), 12), (panels.lines("disk_fullness", "host", "disk"), 12))
+    board.line(9, (panels.lines("disk_used", "host"), 12), (panels.lines("network_throughput", "host"), 12))
     board.row("In detail")
-    board.line(10, (tables.matrix("By host, now", "host", *metrics), 14), (tables.events("system_events"), 10))
-    board.line(8, (tables.state(*metrics), 24))
+    board.line(9, (tables.matrix("By host, now", "host", *metrics), 24))
+    board.line(9, (tables.events("system_events"), 12), (tables.state(*metrics), 12))
     return board

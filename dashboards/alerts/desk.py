@@ -18,6 +18,7 @@ _REJECTS = (
     " or 0 * sum by (broker) (increase(tds_order_responses_total[<window>])))"
     " / (sum by (broker) (increase(tds_order_responses_total[<window>])) >= <least>)"
 )
+_DISKS = "100 * max by (host, disk) (tds_host_disk_used_ratio)"
 #: A quantile would end at the histogram's last bound; the share above it does not.
 _LATE_ORDERS = (
     '100 * (1 - sum by (broker) (increase(tds_order_execution_seconds_bucket{le=~"5|5.0"}[<window>]))'
@@ -280,11 +281,49 @@ PERFORMANCE = (
     ),
 )
 
+SYSTEM_HEALTH = (
+    Rule(
+        uid="tds-disk-fills",
+        alert="DiskFills",
+        title="More than {limit} of a disk is used",
+        metric="disk_fullness",
+        by=("host", "disk"),
+        promql=_DISKS,
+        than="gt",
+        limit=85,
+        unit="percent",
+        lasts_s=600,
+        severity="warning",
+        no_data="OK",
+        says="Host {host}: {value} of {disk} is used",
+        without="How full the disks are is not known",
+        does="Over {limit} for {lasts}. A full disk stops whatever writes there. Make room.",
+    ),
+    Rule(
+        uid="tds-disk-full",
+        alert="DiskFull",
+        title="More than {limit} of a disk is used",
+        metric="disk_fullness",
+        by=("host", "disk"),
+        promql=_DISKS,
+        than="gt",
+        limit=95,
+        unit="percent",
+        lasts_s=60,
+        severity="critical",
+        no_data="OK",
+        says="Host {host}: {value} of {disk} is used",
+        without="How full the disks are is not known",
+        does="Over {limit} for {lasts}. A full disk stops whatever writes there. Make room now.",
+    ),
+)
+
 DESK: Mapping[str, tuple[Rule, ...]] = {
     "account": ACCOUNT,
     "instance": INSTANCE,
     "backend_sync": BACKEND_SYNC,
     "performance": PERFORMANCE,
+    "system_health": SYSTEM_HEALTH,
 }
 
 #: What Prometheus alone watches of the trading system.

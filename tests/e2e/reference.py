@@ -315,6 +315,7 @@ _PROMQL: Mapping[str, str] = {
     "network_latency": "max by ({by}) (tds_host_network_latency_seconds)",
     "memory_used": "sum by ({by}) (tds_host_memory_used_bytes)",
     "disk_used": "sum by ({by}) (tds_host_disk_used_bytes)",
+    "disk_fullness": "max by ({by}) (tds_host_disk_used_ratio * 100)",
     "network_throughput": "sum by ({by}) (rate(tds_host_network_bytes_total[WINDOW]))",
 }
 

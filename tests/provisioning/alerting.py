@@ -94,7 +94,7 @@ def signals(stores: Stores, count: int) -> None:
 
 def wrong_samples(until_ms: int) -> str:
     """OpenMetrics: of two syncs one is slow and fails; of three stores one is out of every bridge's reach, one of one's."""
-    return "\n".join([*_syncs(until_ms), *_bridges(until_ms), "# EOF\n"])
+    return "\n".join([*_syncs(until_ms), *_bridges(until_ms), *_disks(until_ms), "# EOF\n"])
 
 
 def _times(until_ms: int) -> Iterator[tuple[int, int]]:
@@ -117,6 +117,13 @@ def _syncs(until_ms: int) -> Iterator[str]:
         for number, at in _times(until_ms):
             each_15s = 1.5 if kind == "slow" else 0.5
             yield f'tds_sync_failure_total{{source="{source}",sink="{sink}"}} {number * each_15s} {at}'
+
+
+def _disks(until_ms: int) -> Iterator[str]:
+    yield "# TYPE tds_host_disk_used_ratio gauge"
+    for host, used in (("host-1", 0.9), ("host-2", 0.97), ("host-3", 0.5)):
+        labels = f'host="{host}",disk="/"'
+        yield from (f"tds_host_disk_used_ratio{{{labels}}} {used} {at}" for _, at in _times(until_ms))
 
 
 def _bridges(until_ms: int) -> Iterator[str]:

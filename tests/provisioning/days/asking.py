@@ -25,7 +25,8 @@ _KINDS: Mapping[str, Json] = {
     "duckdb": {"kind": "duckdb", "snapshots": "nowhere"},
     "prometheus": {"kind": "prometheus", "url": "http://127.0.0.1:1"},
 }
-_SPANS = ("sync_failure", "sync_latency")
+#: what Prometheus alone knows
+_SPANS = ("sync_failure", "sync_latency", "disk_fullness")
 
 
 def _settings() -> Settings:

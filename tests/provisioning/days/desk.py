@@ -210,6 +210,12 @@ def _latencies(desk: Desk) -> Figures:
     return Figures(_pairs(), np.stack(columns, axis=1))
 
 
+def _disks(desk: Desk) -> Figures:
+    """Every disk is half full."""
+    labels = [(("disk", "/"), ("host", name)) for name in desk.world.host_names]
+    return Figures(labels, np.full((len(desk.at_ms), len(labels)), 50.0))
+
+
 def _waiting(group: str, space: int, most: int) -> Callable[[Desk], Figures]:
     return lambda desk: Figures([(("group", group),)], backlog(desk.world, space, most)(desk.at_ms)[:, None])
 
@@ -221,6 +227,7 @@ _FIGURES: Mapping[str, Callable[[Desk], Figures]] = {
     "heartbeat_age": _beats,
     "sync_failure": _failures,
     "sync_latency": _latencies,
+    "disk_fullness": _disks,
     "signal_backlog": _waiting("executors", 21, 9),
     "result_backlog": _waiting("sync", 22, 14),
 }

@@ -25,7 +25,7 @@ from tests.servers.grafana_states import Message, seconds_of, states_of
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("margin_level", "drawdown", "account_age"), ("rts",)),
     "heartbeat_age": ("ris",),
-    **dict.fromkeys(("sync_latency", "sync_failure"), ("prometheus",)),
+    **dict.fromkeys(("sync_latency", "sync_failure", "disk_fullness"), ("prometheus",)),
     "result_backlog": ("rtrs",),
     "signal_backlog": ("rtss",),
     "reject_rate": ("clickhouse", "rtrs"),

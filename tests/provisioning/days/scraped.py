@@ -37,6 +37,7 @@ _WANTED = (
     "redis_trs_pending_results",
     "tds_host_cpu_load_ratio",
     "tds_host_network_latency_seconds",
+    "tds_host_disk_used_ratio",
 )
 
 

@@ -74,6 +74,16 @@ PLANTED = (
         _one("signal_backlog", "group", "executors", 3200, 3230, 250), ("tds-signals-pile-up",), "executors: 250 signals wait"
     ),
     Planted(
+        Trouble("disk_fullness", (("disk", "/"), ("host", "host-1")), 600, 1300, 90),
+        ("tds-disk-fills",),
+        "Host host-1: 90.0 % of / is used",
+    ),
+    Planted(
+        Trouble("disk_fullness", (("disk", "/"), ("host", "host-2")), 1400, 1900, 97),
+        ("tds-disk-full",),
+        "Host host-2: 97.0 % of / is used",
+    ),
+    Planted(
         Rejecting("alpha", 3600, 4320, 1),
         ("tds-rejects-many", "tds-rejects-most", "tds-rejects-half"),
         "Broker alpha rejected",

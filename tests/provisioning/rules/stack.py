@@ -108,22 +108,4 @@ CASES = [
         {"instance": "g1"},
         "g1 sees only itself of the nodes that send notifications",
     ),
-    Fires(
-        "DiskFills",
-        {'tds_host_disk_used_ratio{host="h1",disk="/var"}': "0.9x60"},
-        {'tds_host_disk_used_ratio{host="h1",disk="/var"}': "0.8x60"},
-        "9m45s",
-        "10m",
-        {"host": "h1", "disk": "/var"},
-        "Host h1: 90.0 % of /var is used",
-    ),
-    Fires(
-        "DiskFull",
-        {'tds_host_disk_used_ratio{host="h1",disk="C:"}': "0.97x60"},
-        {'tds_host_disk_used_ratio{host="h1",disk="C:"}': "0.9x60"},
-        "45s",
-        "1m",
-        {"host": "h1", "disk": "C:"},
-        "Host h1: 97.0 % of C: is used",
-    ),
 ]

@@ -181,4 +181,22 @@ CASES = [
         {"host": "h1"},
         "Brokers are 750ms away from host h1",
     ),
+    Fires(
+        "DiskFills",
+        {'tds_host_disk_used_ratio{host="h1",disk="/var"}': "0.9x60"},
+        {'tds_host_disk_used_ratio{host="h1",disk="/var"}': "0.8x60"},
+        "9m45s",
+        "10m",
+        {"host": "h1", "disk": "/var"},
+        "Host h1: 90.0 % of /var is used",
+    ),
+    Fires(
+        "DiskFull",
+        {'tds_host_disk_used_ratio{host="h1",disk="C:"}': "0.97x60"},
+        {'tds_host_disk_used_ratio{host="h1",disk="C:"}': "0.9x60"},
+        "45s",
+        "1m",
+        {"host": "h1", "disk": "C:"},
+        "Host h1: 97.0 % of C: is used",
+    ),
 ]
