@@ -14,6 +14,7 @@ from app.documents.schema import Name, Strict
 from app.errors import UnknownName
 from app.model import MERGEABLE, CacheTimes, Parts, Statement
 from app.sources.base import Read
+from app.sources.off import OffRead
 
 #: How values of several label sets become one. `quantile` and `ratio` are computed over all of them, never from parts.
 Aggregate = Literal["sum", "avg", "min", "max", "count", "quantile", "ratio"]
@@ -170,9 +171,10 @@ class Metric:
 
     @property
     def counts_answers(self) -> bool:
-        """Whether it is an average or a ratio, and each of its reads says how many answers are behind a value."""
+        """Whether it is an average or a ratio, and each of its reads says how many answers are behind a value. A read of a source
+        that is switched off gives no value at all."""
         reads = [read for read in (self.history, self.live, *self.fallback) if read is not None]
-        return not self.sampled and all(read.given_parts == "mean" for read in reads)
+        return not self.sampled and all(read.given_parts == "mean" for read in reads if not isinstance(read, OffRead))
 
     @property
     def joins_inside(self) -> bool:

@@ -249,3 +249,18 @@ async def test_the_line_is_an_answer_also_where_everything_has_failed(up: Bench,
         "age_s": [None],
         "summary": ["1 of 1 metrics without an answer: clickhouse, duckdb"],
     }
+
+
+async def test_a_frame_of_nothing_has_its_mark_too(up: Bench, frame_converter: FrameConverter) -> None:
+    up.say(rts=EMPTY, duckdb=EMPTY)
+    [found] = frame_converter.convert(
+        (await up.client.get("/v1/frames", params={**ASKED, "metric": "equity", "marks": "1"})).json()
+    )
+    assert [field["values"] for field in found["fields"]] == [[NOW], [None], ["fresh"], [0], ["no data in this window"]]
+
+
+async def test_a_table_of_now_compares_the_values_of_now_alone(up: Bench) -> None:
+    asked = {**ASKED, "metric": "equity", "shape": "pivot", "sort": "value", "top_by": "max"}
+    reply = await up.client.get("/v1/rows", params=asked)
+    assert reply.status_code == 400
+    assert reply.json()["message"].startswith("top_by: max does not go with shape=pivot")
