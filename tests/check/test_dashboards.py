@@ -192,7 +192,7 @@ def test_alert_rules_are_checked_as_dashboards_are(tmp_path: Path, capsys: pytes
     config = str(ROOT / "provisioning" / "bridge.yaml")
     status = main(["check", "--config", config, "--dashboards", str(SHIPPED), "--alerts", str(tmp_path)])
     lines = capsys.readouterr().err.splitlines()
-    first = "rules.yaml: rule tds-margin-level-low 'Margin level is low', target A: "
+    first = "rules.yaml: rule tds-margin-level-low 'Margin level is below 200 % (warning)', target A: "
     assert status == 2
     assert [one for one in lines if one.startswith(f"{first}metric: metric 'margin_levl' is not known; nearest: margin_level")]
     assert [one for one in lines if one.startswith(f"{first}variable $from is not defined")]
