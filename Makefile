@@ -10,7 +10,7 @@ NODE := tests/node
 COVERED := catalog contracts documents operations policies query responses series server sync
 LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --no-strip-extras -q pyproject.toml
 
-.PHONY: help demo test test-windows coverage check bench truth chaos dashboards docs format lock clean servers
+.PHONY: help demo test test-windows coverage check bench truth quiet-days chaos dashboards docs format lock clean servers
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -43,6 +43,9 @@ bench: .venv/test.stamp servers ## the ratios, as a table (BENCH_ARGS="--rounds 
 truth: .venv/test.stamp servers ## 10,000 generated questions; 100,000 answers while others leave (TRUTH_ARGS="--seed 12")
 	$(BIN)/python -m tests.truth $(TRUTH_ARGS)
 	$(BIN)/python -m tests.truth.leaving $(LEAVING_ARGS)
+
+quiet-days: .venv/test.stamp servers ## twenty simulated days on which no alert rule may say anything (QUIET_ARGS="--seeds 3 --hours 8")
+	$(BIN)/python -m tests.provisioning.quiet_day $(QUIET_ARGS)
 
 chaos: .venv/test.stamp servers ## break every store by script under load, check every promise (CHAOS_ARGS="--speed 1 --outage 60")
 	$(BIN)/python -m tests.chaos.lab $(CHAOS_ARGS)

@@ -23,6 +23,9 @@ _FOLDER = "provisioning"
 _KINDS = ("grafana", "clickhouse", "prometheus", "duckdb", "config")
 #: `app.check.survey.DASHBOARDS`
 _DASHBOARDS = "provisioning/grafana/dashboards"
+#: `app.model.SORT_ORDERS` and `app.model.TOP_BY`
+_SORT_ORDERS = ("value", "-value", "label")
+_TOP_BY = ("last", "max", "min", "sum")
 
 
 class Option:
@@ -113,6 +116,11 @@ COMMANDS = (
             Option("--step", default="auto", help="30s, 5m, 1h or auto"),
             Option("--by", default="", help="labels to keep, separated by commas"),
             Option("--where", action="append", default=[], metavar="LABEL=VALUE", help="may be repeated; = != =~ !~ < <= > >="),
+            Option("--sort", choices=_SORT_ORDERS, help="the order of the series; write --sort=-value for the highest first"),
+            Option(
+                "--top", type=int, metavar="N", help="only the first N series of that order (default order: the highest first)"
+            ),
+            Option("--top-by", choices=_TOP_BY, help="which value of a series is compared (default: last)"),
             Option("--format", choices=("table", "json", "csv", "ndjson"), default="table"),
             Option("--url", help=f"the bridge to ask (default: the one that BRIDGE_URL names, else {_URL})"),
         ),
@@ -159,6 +167,23 @@ COMMANDS = (
             _CONFIG,
         ),
         _run_later("backup", "restore"),
+    ),
+    Command(
+        "snapshots",
+        "look after the DuckDB snapshots, for their writer",
+        actions=(
+            Command(
+                "prune",
+                "remove old snapshots: all but the newest and what a reader may use",
+                (
+                    Option("--folder", type=Path, help="the writer's folder (default: the one of the DuckDB source)"),
+                    Option("--keep", type=int, default=3, metavar="N", help="how many stay (default 3, at least 2)"),
+                    Option("--dry-run", action="store_true", help="only say what would be removed"),
+                    _CONFIG,
+                ),
+                _run_later("snapshots", "prune", "config", "folder", "keep", "dry_run"),
+            ),
+        ),
     ),
     Command(
         "haproxy",

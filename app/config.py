@@ -27,6 +27,7 @@ from app.documents.problems import key_text, place_of, reason_of, secret_at, wit
 from app.documents.schema import Name, Strict
 from app.documents.yaml_text import read_yaml
 from app.errors import ConfigError, Problem
+from app.operations.certificates import CertificateSettings
 from app.operations.redis_shared_cache import SharedCacheSettings
 from app.policies import Policy
 from app.server.auth import AuthSettings
@@ -121,6 +122,7 @@ class Settings(Strict):
     tier: SharedCacheSettings = SharedCacheSettings()
     sync: SyncSettings = SyncSettings()
     backup: BackupSettings = BackupSettings()
+    certificates: CertificateSettings = CertificateSettings()
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least severe lines to log")
     log_style: Literal["text", "json"] = Field("text", description="json: one object a line")
     sources: dict[Name, SourceSettings] = Field(default_factory=dict, description="the stores, by the names in the catalogue")

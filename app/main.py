@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,12 @@ from app.contracts import ROUTERS
 from app.contracts.request import Serving
 from app.model import Clock
 from app.operations import cache_file as warm
+from app.operations.certificates import watch_certificates
 from app.operations.haproxy import Agent
 from app.operations.redis_outages import RedisOutages
 from app.operations.redis_shared_cache import RedisSharedCache
 from app.operations.routes import Operations, operations_router
+from app.operations.snapshot_counts import snapshot_folders, watch_snapshots
 from app.operations.watch import Watch
 from app.policies import Guard, PolicyDeps, PrioritySemaphore, PublishedUntil, always_current, guard
 from app.query.bridge import Bridge
@@ -119,13 +121,22 @@ async def _open_parts(stack: AsyncExitStack, settings: Settings, operations: Ope
     await operations.sync.start()
     stack.push_async_callback(operations.sync.stop)
     watching = [asyncio.create_task(watch.run()) for watch in operations.watches.values()]
-    if (backups := settings.backups) is not None:
-        watching.append(asyncio.create_task(backup.watch_backups(backups, operations.telemetry)))
+    watching += [asyncio.create_task(looking) for looking in _what_is_kept(settings, operations.telemetry)]
     stack.push_async_callback(_end_tasks, [*watching, asyncio.create_task(operations.watch_loop())])
     if settings.agent.port is not None:
         agent = Agent(operations.condition)
         await agent.start(settings.agent.host, settings.agent.port)
         stack.push_async_callback(agent.stop)
+
+
+def _what_is_kept(settings: Settings, telemetry: Telemetry) -> Iterator[Coroutine[None, None, None]]:
+    """The looks at backups, snapshots and certificates, each for ever."""
+    if (backups := settings.backups) is not None:
+        yield backup.watch_backups(backups, telemetry)
+    if folders := snapshot_folders({name: source.connect for name, source in settings.sources.items()}):
+        yield watch_snapshots(folders, telemetry)
+    if settings.certificates.endpoints:
+        yield watch_certificates(settings.certificates, telemetry)
 
 
 async def _save_answers(folder: Path, operations: Operations) -> None:
@@ -150,6 +161,9 @@ def build_operations(
     """The bridge over guarded sources, its telemetry, and all that looks after the sources."""
     telemetry = Telemetry()
     telemetry.build_info.labels(__version__).set(1)
+    for name, key in settings.auth.keys.items():
+        if key.expires is not None:
+            telemetry.key_end.labels(name).set(key.expires.timestamp())
     shelf = RedisSharedCache(settings.tier) if settings.tier.host else None
     common = PolicyDeps(telemetry, clock, asyncio.sleep, PrioritySemaphore(settings.request.concurrent), shelf)
     guards = {

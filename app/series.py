@@ -24,6 +24,7 @@ one: U. Jugel et al., "M4: a visualization-oriented time series data aggregation
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -139,6 +140,28 @@ _COMBINE: Mapping[Parts, Callable[[_Side, _Side], _Side]] = {
     "max": _greater_side,
     "mean": _weighted_mean,
 }
+
+
+def arrange_series(frame: Frame, places: Indices) -> Frame:
+    """The series at these indices, in this order."""
+    begins, lengths = np.array(frame.offsets[:-1], dtype=np.intp), np.diff(frame.offsets)
+    rows = [np.arange(begins[place], begins[place] + lengths[place]) for place in places.tolist()]
+    order = np.concatenate(rows) if rows else np.empty(0, np.intp)
+    return replace(
+        frame,
+        time=frame.time[order],
+        value=frame.value[order],
+        weight=frame.weight[order] if len(frame.weight) else frame.weight,
+        series=tuple(frame.series[place] for place in places.tolist()),
+        offsets=(0, *np.cumsum(lengths[places]).tolist()),
+    )
+
+
+def null_below(frame: Frame, least: int) -> Frame:
+    """The frame with null in place of each mean that has fewer answers behind it. Values without weights stay as they are."""
+    if least <= 1 or not len(frame.weight):
+        return frame
+    return replace(frame, value=np.where(frame.weight < least, np.nan, frame.value))
 
 
 def last(frame: Frame) -> Frame:

@@ -93,6 +93,17 @@ class Telemetry:
             "bridge_clock_skew_seconds", "How far a store's clock is ahead of the bridge's", ("source",), registry=registry
         )
         self.snapshot_age = Gauge("bridge_snapshot_age_seconds", "Age of the snapshot in use", ("source",), registry=registry)
+        self.snapshots = Gauge("bridge_snapshots", "Snapshots in the writer's folder", ("source",), registry=registry)
+        self.snapshot_bytes = Gauge("bridge_snapshots_bytes", "Size of these snapshots", ("source",), registry=registry)
+        self.certificate_end = Gauge(
+            "bridge_certificate_end_timestamp_seconds",
+            "When the certificate of a watched endpoint ends; NaN before it was seen",
+            ("endpoint",),
+            registry=registry,
+        )
+        self.key_end = Gauge(
+            "bridge_key_end_timestamp_seconds", "When a key ends; keys without an end have none", ("key",), registry=registry
+        )
         self.backup_age = Gauge(
             "bridge_backup_age_seconds", "Age of the newest backup; infinite when there is none", ("kind",), registry=registry
         )

@@ -10,12 +10,17 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import dashboard as model
 
 from app.catalog import Catalogue
+from dashboards.links import FILTERS, other_dashboards
 from dashboards.targets import ALL, BRIDGE, EventsTarget
 
 TAG = "tds"
 WIDTH = 24
+STATE_HEIGHT = 2
+FIGURE_HEIGHT = 4
 #: The colour of each kind of event on the time axis.
-_COLORS = {"system_events": "purple", "trade_failures": "red"}
+_COLORS = {"system_events": "#CC79A7", "trade_failures": "#D55E00"}
+#: More events than this are shown in groups: they would bury the curves.
+MOST_MARKS = 20
 
 Cell = tuple[Builder[model.Panel], int]
 
@@ -42,7 +47,7 @@ class Board:
             .timezone("browser")
             .timepicker(build.TimePicker().refresh_intervals(["5s", "10s", "30s", "1m", "5m"]))
             .tooltip(model.DashboardCursorSync.CROSSHAIR)
-            .link(_other_dashboards())
+            .link(other_dashboards(TAG))
             .readonly()
         )
 
@@ -55,7 +60,7 @@ class Board:
             )
         if ad_hoc:
             described = "Further filters, on any label. A panel that has no such label says that the filter does not apply."
-            self._made.with_variable(build.AdHocVariable("filters").label("Filters").description(described).datasource(BRIDGE))
+            self._made.with_variable(build.AdHocVariable(FILTERS).label("Filters").description(described).datasource(BRIDGE))
         return self
 
     def _share_a_metric(self, label: str, other: str) -> bool:
@@ -79,15 +84,18 @@ class Board:
             .current(model.VariableOption(selected=True, text=["All"], value=["$__all"]))
         )
 
-    def events(self, *names: str) -> Board:
-        """Add events as annotations of every panel, filtered by the variables whose label the event has."""
+    def events(self, *names: str, hidden: Sequence[str] = ()) -> Board:
+        """Add events as annotations of every panel, filtered by the variables whose label the event has.
+
+        Those in `hidden` are off until somebody switches them on.
+        """
         annotations: list[Builder[model.AnnotationQuery]] = []
         for name in names:
             made = build.AnnotationQuery().name(self.catalogue.event(name).entry.title).datasource(BRIDGE)
-            made = made.enable(True).icon_color(_COLORS[name])
+            made = made.enable(name not in hidden).icon_color(_COLORS[name])
             # The target of the SDK's model supports only the built-in annotations of Grafana.
             obeyed = tuple(label for label in self._labels if label in self.catalogue.event(name).entry.labels)
-            annotations.append(_WithTarget(made.build(), EventsTarget(name, obeyed, "Anno").to_json()))
+            annotations.append(_WithTarget(made.build(), EventsTarget(name, obeyed, "Anno", MOST_MARKS).to_json()))
         self._made.annotations(annotations)
         return self
 
@@ -100,28 +108,22 @@ class Board:
 
     def line(self, height: int, *cells: Cell) -> Board:
         """Add panels side by side, each with its width."""
-        self._place_cells(height, self._y, cells, WIDTH)
+        self._place_cells(height, cells)
         self._y += height
         return self
 
-    def head(self, height: int, stats: Sequence[Builder[model.Panel]], beside: Cell) -> Board:
-        """Add the most important figures in two lines, and one panel beside both."""
-        panel, width = beside
-        each = (WIDTH - width) * 2 // len(stats)
-        for place in (0, 1):
-            half = stats[place * len(stats) // 2 : (place + 1) * len(stats) // 2]
-            self._place_cells(height // 2, self._y + place * height // 2, [(stat, each) for stat in half], WIDTH - width)
-        self._add_panel(panel, model.GridPos(height, width, WIDTH - width, self._y))
-        self._y += height
-        return self
+    def head(self, state: Builder[model.Panel], figures: Sequence[Builder[model.Panel]]) -> Board:
+        """Add the state of the whole dashboard in one line, and below it the most important figures side by side."""
+        self.line(STATE_HEIGHT, (state, WIDTH))
+        return self.line(FIGURE_HEIGHT, *[(one, WIDTH // len(figures)) for one in figures])
 
-    def _place_cells(self, height: int, y: int, cells: Sequence[Cell], wide: int) -> None:
+    def _place_cells(self, height: int, cells: Sequence[Cell]) -> None:
         widths = sum(width for _, width in cells)
-        if widths != wide:
-            raise ValueError(f"the panels of a line are {widths} wide in all, not {wide}")
+        if widths != WIDTH:
+            raise ValueError(f"the panels of a line are {widths} wide in all, not {WIDTH}")
         x = 0
         for panel, width in cells:
-            self._add_panel(panel, model.GridPos(height, width, x, y))
+            self._add_panel(panel, model.GridPos(height, width, x, self._y))
             x += width
 
     def _add_panel(self, builder: Builder[model.Panel], where: model.GridPos) -> None:
@@ -160,8 +162,3 @@ class _PluginAnnotation(model.AnnotationQuery):
 
     def to_json(self) -> dict[str, object]:
         return super().to_json() | {"target": self._target}
-
-
-def _other_dashboards() -> build.DashboardLink:
-    link = build.DashboardLink("Dashboards").type(model.DashboardLinkType.DASHBOARDS).tags([TAG])
-    return link.icon("external link").include_vars(True).keep_time(True)

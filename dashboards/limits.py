@@ -12,7 +12,10 @@ from grafana_foundation_sdk.models.dashboard import Threshold, ThresholdsMode
 
 Steps = tuple[tuple[float | None, str], ...]
 
-GOOD, NOTE, WARN, BAD, PLAIN = "green", "yellow", "orange", "red", "text"
+#: Colours of Okabe and Ito, which people with any kind of colour blindness tell apart: green, yellow, orange, vermilion.
+GOOD, NOTE, WARN, BAD, PLAIN = "#009E73", "#F0E442", "#E69F00", "#D55E00", "text"
+#: What is old, partial or missing.
+OLD = "#8C8C8C"
 
 #: Metric -> (from this value, colour). The first colour holds below the second value.
 LIMITS: Mapping[str, Steps] = {
@@ -41,6 +44,7 @@ LIMITS: Mapping[str, Steps] = {
     "socket_failures": ((None, GOOD), (0.001, WARN)),
     "cpu_usage": ((None, GOOD), (80, BAD)),
     "cpu_load": ((None, GOOD), (80, BAD)),
+    "disk_fullness": ((None, GOOD), (85, WARN), (95, BAD)),
     "network_latency": ((None, GOOD), (0.5, BAD)),
 }
 

@@ -36,12 +36,12 @@ class Made(Builder[T], Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class BridgeTarget(Dataquery):
-    """A target of the JSON plugin: metrics (or events) with options.
+    """A target of the JSON plugin: one metric, with options. With several the plugin's editor shows an empty field.
 
     A variable is written as `"${account:csv}"`: that is valid JSON for one value and for several, in every plugin version.
     """
 
-    metrics: tuple[str, ...]
+    metric: str
     by: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
@@ -58,23 +58,25 @@ class BridgeTarget(Dataquery):
             "refId": self.ref_id,
             "datasource": BRIDGE,
             "editorMode": "code",
-            "target": ",".join(self.metrics),
+            "target": self.metric,
             "payload": json.dumps(self.payload()),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class EventsTarget(Dataquery):
-    """A target of the JSON plugin that lists events."""
+    """A target of the JSON plugin that lists events. With `most` the bridge groups them if there are more than that."""
 
     event: str
     where: tuple[str, ...] = ()
     ref_id: str = "A"
+    most: int | None = None
 
     def to_json(self) -> dict[str, object]:
         """The target as the plugin saves it in a dashboard."""
         where = {name: f"${{{name}:csv}}" for name in self.where}
-        payload = {"where": where} if where else {}
+        payload: dict[str, object] = {"where": where} if where else {}
+        payload |= {"most": self.most} if self.most else {}
         return {
             "refId": self.ref_id,
             "datasource": BRIDGE,
@@ -88,6 +90,7 @@ class EventsTarget(Dataquery):
 class RowsTarget(Dataquery):
     """A target of the Infinity plugin that reads rows of the bridge. `columns` maps a name to its type in the plugin."""
 
+    url: str
     params: Sequence[tuple[str, str]]
     columns: Mapping[str, str]
     ref_id: str = "A"
@@ -101,7 +104,7 @@ class RowsTarget(Dataquery):
             "source": "url",
             "parser": "backend",
             "format": "table",
-            "url": "/v1/rows",
+            "url": self.url,
             "url_options": {
                 "method": "GET",
                 "data": "",

@@ -181,6 +181,11 @@ def _host_families(world: World) -> Iterator[Family]:
     yield _gauge_family("tds_host_network_latency_seconds", "Round trip to the brokers", each("network_latency_ms", 0.001))
     yield _gauge_family("tds_host_memory_used_bytes", "Memory in use", each("memory_used", 1048576))
     yield _gauge_family("tds_host_disk_used_bytes", "Disk space in use", each("disk_used", 1048576))
+    yield _gauge_family(
+        "tds_host_disk_used_ratio",
+        "Used share of a disk's capacity",
+        [({"host": name, "disk": "/"}, partial(_fullness, world, place)) for place, name in enumerate(world.host_names)],
+    )
     directions = [
         ({**labels, "direction": direction}, partial(_share_of, course, share))
         for labels, course in each("network_bytes_total", 1)
@@ -191,6 +196,12 @@ def _host_families(world: World) -> Iterator[Family]:
 
 def _host_figure(world: World, host: int, figure: str, scale: float, at_ms: Ints) -> Floats:
     return np.round(host_figures(world, host, at_ms)[figure] * scale, 6)
+
+
+def _fullness(world: World, host: int, at_ms: Ints) -> Floats:
+    """Every disk is twice as large as what was on it at the start."""
+    begins = host_figures(world, host, np.array([world.start_ms], dtype=np.int64))["disk_used"]
+    return np.round(host_figures(world, host, at_ms)["disk_used"] / (2 * begins), 6)
 
 
 def _share_of(course: Course, share: float, at_ms: Ints) -> Floats:

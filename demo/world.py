@@ -25,6 +25,8 @@ _SIGNALS_AN_HOUR = 420
 _BROKERS = ("alpha", "bravo", "charlie")
 _REJECTS = np.array([10004, 10006, 10019, 10021])
 _CONNECTION_LOST = 10031
+#: A healthy broker rejects about two orders in a thousand.
+_REJECTED = 0.002
 
 Flags = npt.NDArray[np.bool_]
 
@@ -126,8 +128,8 @@ class World:
 
     @cached_property
     def deposits(self) -> Floats:
-        """Each account's first deposit."""
-        return np.round(5_000 + 45_000 * hashed(self.seed, np.arange(self.accounts), np.full(self.accounts, 77)), -2)
+        """Each account's first deposit: enough for its trades, so that no account comes near a margin call by itself."""
+        return np.round(30_000 + 45_000 * hashed(self.seed, np.arange(self.accounts), np.full(self.accounts, 77)), -2)
 
     @cached_property
     def credits(self) -> Floats:
@@ -213,7 +215,7 @@ class World:
     def _draw_retcodes(self, rng: np.random.Generator, account: Ints, executed_ms: Ints) -> Ints:
         chance = rng.random(len(account))
         codes = np.where(chance < 0.03, 10010, 10009)
-        codes = np.where(chance > 0.982, rng.choice(_REJECTS, len(account)), codes)
+        codes = np.where(chance > 1 - _REJECTED, rng.choice(_REJECTS, len(account)), codes)
         for outage in self.outages:
             cut_off = (account // 2 == outage.instance) & (executed_ms >= outage.from_ms) & (executed_ms < outage.to_ms)
             codes = np.where(cut_off, _CONNECTION_LOST, codes)

@@ -52,6 +52,7 @@ _EXAMPLES = {
     "sync.url": "https://backend.example/redis-events",
     "sync.secret": "at-least-16-characters",
     "sync.spool": "/var/lib/bridge/sync",
+    "certificates.endpoints": """'["lb.desk.example:8443"]'""",
     "backup.folder": "/var/backups/bridge",
     "backup.keep": "14",
     "backup.grafana.database": "/var/lib/grafana/grafana.db",
@@ -91,6 +92,7 @@ _TITLES = {
     "tier": "The shared cache of several replicas",
     "sync": "The backend sync",
     "backup": "Backups",
+    "certificates": "Certificates that are watched",
 }
 _INTROS = {
     "http": "The address, the connections, and what happens at a stop.",
@@ -100,6 +102,7 @@ _INTROS = {
     "tier": "A Redis through which several replicas share their answers. Each replica works alone without it.",
     "sync": "The bridge tells your backend when a Redis server has failed and when it is back. Off without a `url`.",
     "backup": "What `bridge backup` saves, and where to. Off without a `folder`.",
+    "certificates": "When they end is at `/metrics`, and an alert rule tells in time.",
     "backup.grafana": "Grafana's SQLite database. For PostgreSQL and MySQL use their own tools.",
     "backup.clickhouse": "ClickHouse saves its database itself, to a disk of the server.",
     "backup.prometheus": "One Prometheus server, never the load balancer in front of several: its folder is read.",

@@ -12,14 +12,25 @@ from app.catalog.units import is_unit, nearest_units
 from app.documents.nearest import name_hint
 from app.documents.schema import Name, Strict
 from app.errors import UnknownName
-from app.model import MERGEABLE, CacheTimes, Parts
+from app.model import MERGEABLE, CacheTimes, Parts, Statement
 from app.sources.base import Read
+from app.sources.off import OffRead
 
 #: How values of several label sets become one. `quantile` and `ratio` are computed over all of them, never from parts.
 Aggregate = Literal["sum", "avg", "min", "max", "count", "quantile", "ratio"]
 
 #: The value of a bucket: `last` for a sampled quantity, else a figure over everything that happened in the bucket.
 OverTime = Literal["last", "sum", "avg", "max", "rate", "quantile", "ratio"]
+
+
+#: the units of an age, and what one second is in each
+AGE_UNITS: Mapping[str, float] = {
+    **dict.fromkeys(("s", "dtdurations", "dthms", "clocks"), 1.0),
+    **dict.fromkeys(("ms", "dtdurationms", "clockms"), 1000.0),
+    "m": 1 / 60,
+    "h": 1 / 3600,
+    "d": 1 / 86_400,
+}
 
 
 class Label(Strict):
@@ -54,6 +65,7 @@ class MetricEntry(Strict):
     """One metric as the file has it. Its reads are plain mappings yet: their model depends on the kind of the source."""
 
     title: str
+    short: str = Field("", description="the title of a narrow column; left out: the title without its remark in brackets")
     description: str
     unit: str = Field(description="a Grafana unit id: short, percent, s, ms, bytes, currencyUSD, cps, ...")
     aggregate: Aggregate
@@ -65,8 +77,22 @@ class MetricEntry(Strict):
     aliases: tuple[Name, ...] = ()
     resolution_s: int = Field(1, ge=1, le=3600, description="steps are multiples of this: how often the data comes")
     settle_s: int = Field(5, ge=0, le=3600, description="how long after a bucket's end its rows may still arrive in the history")
+    age: bool | None = Field(
+        None,
+        description="true: it tells how old something is and grows while an answer is kept; left out: where a read has `age_of`",
+    )
+    zeros: bool = Field(
+        False,
+        description="true: a bucket in which nothing happened is 0, where a store has seen all of it; for counts and totals",
+    )
+    least: int = Field(1, ge=1, description="an average or ratio of fewer answers than that in a bucket is null")
     cache: CacheEntry | None = None
     export: Export | None = None
+
+    @property
+    def short_title(self) -> str:
+        """The title of a narrow column."""
+        return self.short or self.title.split(" (")[0]
 
     @field_validator("unit")
     @classmethod
@@ -132,9 +158,32 @@ class Metric:
         return (self.history.given_parts if self.history is not None else None) or "none"
 
     @property
+    def is_age(self) -> bool:
+        """Whether the value is an age, which grows while an answer is kept."""
+        if self.entry.age is not None:
+            return self.entry.age
+        return any(read.gives_age for read in (self.history, self.live, *self.fallback) if read is not None)
+
+    @property
+    def age_scale(self) -> float:
+        """What an age of one second is in the metric's unit; 0 where the unit is none of time."""
+        return AGE_UNITS.get(self.entry.unit, 0.0)
+
+    @property
+    def counts_answers(self) -> bool:
+        """Whether it is an average or a ratio, and each of its reads says how many answers are behind a value. A read of a source
+        that is switched off gives no value at all."""
+        reads = [read for read in (self.history, self.live, *self.fallback) if read is not None]
+        return not self.sampled and all(read.given_parts == "mean" for read in reads if not isinstance(read, OffRead))
+
+    @property
     def joins_inside(self) -> bool:
         """Whether history and live edge may share a bucket."""
         return self.live_is_ranged and self.part_merge in MERGEABLE and self.history is not None and self.history.cuts_buckets
+
+    def begins_statement(self) -> Statement | None:
+        """The question from when on the history has data at all; None where zeros are not wanted or the read cannot tell."""
+        return self.history.begins_statement(self.name) if self.entry.zeros and self.history is not None else None
 
     def export_text(self) -> str:
         """How the gauge in `GET /metrics` relates to the values of the API; empty if there is no gauge."""

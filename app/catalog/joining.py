@@ -1,10 +1,10 @@
-"""Checks at load time whether the history and the live read of a metric can share a bucket."""
+"""Checks at load time whether the reads of a metric fit each other and the metric: shared buckets, counted answers, ages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from app.catalog.entries import Metric, OverTime
+from app.catalog.entries import AGE_UNITS, Metric, OverTime
 from app.model import Parts
 from app.sources.off import OffRead
 
@@ -17,6 +17,18 @@ _MERGE_NEEDED: Mapping[OverTime, Parts] = {
     "ratio": "mean",
     "quantile": "none",
 }
+
+
+def counting_problems(metric: Metric) -> Iterator[tuple[str, str]]:
+    """(key, problem) of a metric that wants a least number of answers and has a read that does not tell how many there are."""
+    if metric.entry.least > 1 and not metric.counts_answers:
+        yield "least", "is for averages and ratios over time; each SQL read needs `parts: mean`, a live one a mean of events"
+
+
+def age_problems(metric: Metric) -> Iterator[tuple[str, str]]:
+    """(key, problem) of an age in a unit that is none of time."""
+    if metric.is_age and not metric.age_scale:
+        yield "unit", f"{metric.entry.unit!r} is no unit of an age (`age`, `age_of`); allowed: {', '.join(AGE_UNITS)}"
 
 
 def joining_problems(metric: Metric) -> Iterator[tuple[str, str]]:

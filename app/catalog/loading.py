@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from app.catalog.entries import Catalogue, CatalogueFile, Event, EventEntry, Label, Metric, MetricEntry
-from app.catalog.joining import joining_problems
+from app.catalog.joining import age_problems, counting_problems, joining_problems
 from app.catalog.references import EntryIndex, cross_problems, label_problems, metric_problems
 from app.documents.nearest import name_hint, printable_text
 from app.documents.problems import key_text, place_of, reason_of, without_followers
@@ -137,7 +137,8 @@ class _CatalogueLoader:
         self.problems += [Problem(file, ".".join(filter(None, (key, at))), message) for at, message in metric_problems(entry)]
         history, live, *fallback = self.check_reads(file, key, raw, entry.labels)
         metric = Metric(name, group, entry, history, live, tuple(read for read in fallback if read))
-        self.problems += [Problem(file, f"{key}.{place}", message) for place, message in joining_problems(metric)]
+        problems = (*joining_problems(metric), *counting_problems(metric), *age_problems(metric))
+        self.problems += [Problem(file, f"{key}.{place}", message) for place, message in problems]
         self.metrics[name] = metric
         self.places[name] = (file, key)
 

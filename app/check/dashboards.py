@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from app.catalog import Catalogue
 from app.catalog.units import is_unit, nearest_units
 from app.check.dry_run import DryRun
+from app.check.panels import lost_marks, rangeless_dashboard_links, rangeless_links, unheard_variables
 from app.check.refusals import VARIABLE, refusals_of_rows, refusals_of_target, refusals_of_variable
 from app.documents.nearest import name_hint, printable_text
 from app.documents.yaml_text import parse_yaml, read_bytes, text_of
@@ -19,6 +20,8 @@ from app.errors import BridgeError, ConfigError, Problem
 _JSON = ("simpod-json-datasource", "grafana-simple-json-datasource")
 _ROWS = "yesoreyeram-infinity-datasource"
 _OF_BRIDGE = (*_JSON, _ROWS)
+#: `hide` of a variable that nobody sees
+_HIDDEN = 2
 
 #: A place in a dashboard, and what is wrong there.
 _Finding = tuple[str, str]
@@ -64,7 +67,7 @@ async def check_alerts(folder: Path, bridge: DryRun, unread: frozenset[str]) -> 
             # A rule is checked as a dashboard without variables and with one panel, which has the queries of the rule.
             targets = [one["model"] for one in _mappings_at(rule, "data") if isinstance(one.get("model"), dict)]
             panel = {"panels": [{"id": rule.get("uid"), "title": rule.get("title"), "targets": targets}]}
-            async for place, message in _DashboardCheck(panel, bridge, unread, checked).find_problems():
+            async for place, message in _DashboardCheck(panel, bridge, unread, checked, has_readers=False).find_problems():
                 checked.problems.append(Problem(file.name, place.replace("panel", "rule", 1), message))
     return checked
 
@@ -93,13 +96,16 @@ def _mappings_at(found: Any, *keys: str) -> list[dict[str, Any]]:
 
 
 class _DashboardCheck:
-    """Checks one dashboard."""
+    """Checks one dashboard. An alert rule has no readers who could miss a mark: its route never sends an old figure."""
 
-    def __init__(self, dashboard: dict[str, Any], bridge: DryRun, unread: frozenset[str], checked: CheckedFiles) -> None:
+    def __init__(
+        self, dashboard: dict[str, Any], bridge: DryRun, unread: frozenset[str], checked: CheckedFiles, has_readers: bool = True
+    ) -> None:
         self._dashboard = dashboard
         self._bridge = bridge
         self._unread = unread
         self._checked = checked
+        self._has_readers = has_readers
         self._variables = {str(one.get("name")) for one in _mappings_at(dashboard, "templating", "list")}
 
     async def find_problems(self) -> AsyncIterator[_Finding]:
@@ -108,7 +114,7 @@ class _DashboardCheck:
             self._checked.targets += 1
             for message in [*self._undefined_variables(target), *await self._refusals_of(target, kind)]:
                 yield place, message
-        for one in self._unit_problems():
+        for one in (*self._unit_problems(), *(self._reader_problems() if self._has_readers else ())):
             yield one
         for variable in _mappings_at(self._dashboard, "templating", "list"):
             if _datasource_type(variable.get("datasource")) in _OF_BRIDGE:
@@ -141,12 +147,7 @@ class _DashboardCheck:
 
     def _unit_problems(self) -> Iterator[_Finding]:
         """Unknown units in panels that ask the bridge."""
-        for panel in _with_nested_panels(_mappings_at(self._dashboard, "panels")):
-            if not any(
-                _datasource_type(one.get("datasource") or panel.get("datasource")) in _OF_BRIDGE
-                for one in _mappings_at(panel, "targets")
-            ):
-                continue
+        for panel in self._bridge_panels():
             config = panel.get("fieldConfig")
             own = _as_mapping(_as_mapping(config).get("defaults")).get("unit")
             overrides = [one for rule in _mappings_at(config, "overrides") for one in _mappings_at(rule, "properties")]
@@ -154,6 +155,27 @@ class _DashboardCheck:
                 if isinstance(unit, str) and unit and "$" not in unit and not is_unit(unit):
                     place = f"panel {panel.get('id')} {panel.get('title', '')!r}, unit"
                     yield place, f"{printable_text(unit)!r} is no unit of Grafana's; {nearest_units(unit)}"
+
+    def _bridge_panels(self) -> Iterator[dict[str, Any]]:
+        """The panels that have a target of the bridge."""
+        panels = _with_nested_panels(_mappings_at(self._dashboard, "panels"))
+        return (panel for panel in panels if _targets_of(panel, _OF_BRIDGE))
+
+    def _reader_problems(self) -> Iterator[_Finding]:
+        """What panels hide from their readers: lost marks, lists that change nothing, links without the range."""
+        for panel in self._bridge_panels():
+            place = f"panel {panel.get('id')} {panel.get('title', '')!r}"
+            asked, rows = _targets_of(panel, _JSON), _targets_of(panel, (_ROWS,))
+            lists = {name: label for name, label, is_adhoc in self._shown_lists() if not (is_adhoc and asked)}
+            found = (*lost_marks(panel, asked, rows), *unheard_variables(panel, [*asked, *rows], lists), *rangeless_links(panel))
+            yield from ((place, message) for message in found)
+        yield from (("links", message) for message in rangeless_dashboard_links(self._dashboard))
+
+    def _shown_lists(self) -> Iterator[tuple[str, str, bool]]:
+        """Name, label and whether it is one of ad-hoc filters, of each variable that people see."""
+        for one in _mappings_at(self._dashboard, "templating", "list"):
+            if one.get("hide") != _HIDDEN:
+                yield str(one.get("name")), str(one.get("label") or ""), one.get("type") == "adhoc"
 
     async def _variable_problems(self, variable: dict[str, Any]) -> list[str]:
         """Problems of a variable whose values come from the bridge, and of the labels of ad-hoc filters."""
@@ -182,6 +204,12 @@ def _with_nested_panels(panels: Iterable[dict[str, Any]]) -> Iterator[dict[str, 
     for panel in panels:
         yield panel
         yield from _mappings_at(panel, "panels")
+
+
+def _targets_of(panel: dict[str, Any], kinds: Sequence[str]) -> list[dict[str, Any]]:
+    """The targets of a panel that ask a data source of these types."""
+    found = _mappings_at(panel, "targets")
+    return [one for one in found if _datasource_type(one.get("datasource") or panel.get("datasource")) in kinds]
 
 
 def _as_mapping(value: Any) -> Mapping[str, Any]:

@@ -30,6 +30,9 @@ VARIABLE = re.compile(r"\$(\w+)|\$\{(\w+)(?:[.:][^}]*)?\}|\[\[(\w+)(?::\w+)?\]\]
 #: Parameters that are not filters.
 _NOT_FILTERS = RESERVED - {"where"}
 
+#: What has a meaning only beside others is asked together with them.
+_BESIDE = {"top_by": ("sort", "top")}
+
 Params = Mapping[str, Sequence[Any]]
 _Ask = Callable[[str, Mapping[str, Any]], Coroutine[Any, Any, str | None]]
 
@@ -104,7 +107,7 @@ def _address_and_params(target: Mapping[str, Any]) -> tuple[str, Params]:
 
 
 async def _find_refusals(ask: _Ask, names: Iterable[str], parts: Mapping[str, Any], unread: frozenset[str]) -> list[str]:
-    """Ask each name alone, then each part with each valid name."""
+    """Ask each name alone, then each part (and what it needs beside it) with each valid name."""
     found: dict[str, None] = {}
     for name in names:
         if name in unread:
@@ -113,8 +116,10 @@ async def _find_refusals(ask: _Ask, names: Iterable[str], parts: Mapping[str, An
         if alone is not None:
             found[alone] = None
             continue
-        for part, value in _without_variables(parts).items():
-            refusal = await ask(name, {part: value})
+        valued = _without_variables(parts)
+        for part, value in valued.items():
+            beside = {other: valued[other] for other in _BESIDE.get(part, ()) if other in valued}
+            refusal = await ask(name, {part: value, **beside})
             if refusal is not None:
                 found[refusal] = None
     return list(found)

@@ -14,6 +14,7 @@ from rich.console import Console
 from app.cli.tables import print_rows
 from app.config import bridge_url, client_key
 from app.errors import BadQuery, BridgeError, SourceUnavailable
+from app.model import Ranking
 
 _NOTICE = re.compile(r'"([^"]*)";severity=(\w+)')
 _STATUS = re.compile(r";status=(\w+)")
@@ -21,20 +22,23 @@ _STATUS = re.compile(r";status=(\w+)")
 
 def query(arguments: argparse.Namespace) -> int:
     """Ask a running bridge and print the response."""
-    params = {
+    asked = {
         "metric": arguments.metric,
         "from": arguments.from_,
         "to": arguments.to,
         "step": arguments.step,
         "by": arguments.by,
         "where": arguments.where,
+        "sort": arguments.sort,
+        "top": arguments.top,
+        "top_by": arguments.top_by,
         "format": "json" if arguments.format == "table" else arguments.format,
     }
     url, setting = bridge_url(arguments.url)
-    response = _get_rows(url, setting, params)
+    response = _get_rows(url, setting, {name: value for name, value in asked.items() if value is not None})
     if arguments.format == "table":
         try:
-            print_rows(response.json(), Console())
+            print_rows(response.json(), Console(), ranking_of(arguments))
         except (ValueError, KeyError, TypeError) as problem:
             raise SourceUnavailable(
                 url, f"what answers here ({setting}) is no bridge; name one with --url or BRIDGE_URL"
@@ -44,6 +48,11 @@ def query(arguments: argparse.Namespace) -> int:
         sys.stdout.flush()
         sys.stderr.writelines(f"{line}\n" for line in _notice_lines(response))
     return 0
+
+
+def ranking_of(arguments: argparse.Namespace) -> Ranking:
+    """The order of the series that was asked for."""
+    return Ranking(arguments.sort, arguments.top, arguments.top_by or "last")
 
 
 def _get_rows(url: str, setting: str, params: dict[str, Any]) -> httpx.Response:

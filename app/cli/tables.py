@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from app.catalog import Metric
 from app.clock import instant_text
+from app.model import UNRANKED, Ranking, TopBy
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 24
@@ -24,12 +25,12 @@ _WIDEST = 1000
 _Series = dict[tuple[Any, ...], list[tuple[int, float | None]]]
 
 
-def print_rows(answer: Mapping[str, Any], console: Console) -> None:
-    """Print a `/v1/rows` response (long shape): a line for each series, and the notices below."""
+def print_rows(answer: Mapping[str, Any], console: Console, ranking: Ranking = UNRANKED) -> None:
+    """Print a `/v1/rows` response (long shape): a line for each series, in the asked order, and the notices below."""
     rows: list[dict[str, Any]] = answer["rows"]
     several = len({row["metric"] for row in rows}) > 1
     keys = [key for key in (rows[0] if rows else {}) if key not in ("time", "value") and (several or key != "metric")]
-    _print_series(_by_series(rows, keys), keys, console)
+    _print_series(_in_order(_by_series(rows, keys), ranking), keys, console)
     for name, facts in answer.get("meta", {}).get("metrics", {}).items():
         console.print(
             f"{name}: {facts.get('title')} [{facts.get('unit')}], step {facts.get('step_ms', 0) / 1000:g}s", markup=False
@@ -91,6 +92,27 @@ def _by_series(rows: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> _Serie
     for row in rows:
         series.setdefault(tuple(row[key] for key in keys), []).append((row["time"], row["value"]))
     return series
+
+
+def _in_order(series: _Series, ranking: Ranking) -> _Series:
+    """The series ordered as the bridge has ordered them: rows come by time, so that the rows alone do not tell."""
+    if ranking.order not in ("value", "-value"):
+        return series
+    sign = -1 if ranking.order == "-value" else 1
+
+    def sort_key(labels: tuple[Any, ...]) -> float:
+        known = [value for _, value in series[labels] if value is not None]
+        return sign * _FIGURES[ranking.top_by](known) if known else math.inf
+
+    return {labels: series[labels] for labels in sorted(sorted(series, key=str), key=sort_key)}
+
+
+_FIGURES: Mapping[TopBy, Callable[[Sequence[float]], float]] = {
+    "last": lambda known: known[-1],
+    "max": max,
+    "min": min,
+    "sum": sum,
+}
 
 
 def _summary_cells(points: Sequence[tuple[int, float | None]]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -22,7 +23,21 @@ from app.responses.table import Position
 
 _FINGERPRINT_CHARS = 16
 _MOST_RANK = 10**9
-_decoder = msgspec.json.Decoder(tuple[str, int, int, int, int, Labels])
+
+
+class _Wire(msgspec.Struct, array_like=True):
+    """What a cursor's text holds. `key` is absent where the series have no asked order, null where a series has no value."""
+
+    mark: str
+    from_ms: int
+    to_ms: int
+    time_ms: int
+    rank: int
+    labels: Labels
+    key: float | None = 0.0
+
+
+_decoder = msgspec.json.Decoder(_Wire)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +56,27 @@ def request_fingerprint(*question: Hashable) -> str:
 
 def write_cursor(mark: str, cursor: Cursor) -> str:
     """The cursor as text: letters, digits, `-` and `_`."""
-    content = orjson.dumps([mark, cursor.from_ms, cursor.to_ms, *cursor.after])
+    time_ms, rank, labels, key = cursor.after
+    order = [key] if key else []  # infinity, of a series without a value, becomes null
+    content = orjson.dumps([mark, cursor.from_ms, cursor.to_ms, time_ms, rank, labels, *order])
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
 def read_cursor(text: str, mark: str) -> Cursor:
     """The cursor in a text. Raises BadQuery for any other text, and for a cursor whose fingerprint is not `mark`."""
     try:
-        found, from_ms, to_ms, time_ms, rank, labels = _decoder.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        after = Position(time_ms, rank, labels)
+        found = _decoder.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except (ValueError, binascii.Error, msgspec.MsgspecError, RecursionError):
         raise _foreign_cursor(text) from None
-    if not (0 <= from_ms <= to_ms <= MOST_MS and 0 <= after.time_ms <= MOST_MS and 0 <= after.rank <= _MOST_RANK):
+    after = Position(found.time_ms, found.rank, found.labels, math.inf if found.key is None else found.key)
+    if not (0 <= found.from_ms <= found.to_ms <= MOST_MS and 0 <= after.time_ms <= MOST_MS and 0 <= after.rank <= _MOST_RANK):
         raise _foreign_cursor(text)
-    if found != mark:
+    if found.mark != mark:
         raise BadQuery(
             "cursor: it is of another question; allowed: the next_cursor of the page before, with all parameters as they were "
             "(limit, format and time may change)"
         )
-    return Cursor(from_ms, to_ms, after)
+    return Cursor(found.from_ms, found.to_ms, after)
 
 
 def _foreign_cursor(text: str) -> BadQuery:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from app.catalog import parameters
 from app.contracts import values as grammar
 from app.contracts.filters import Reading, equality_filter, filters
+from app.contracts.ranking import parse_ranking
 from app.contracts.request import body_object, pairs_of, serving
 from app.contracts.values import window_ms
 from app.documents.nearest import nearest_names
@@ -24,6 +25,7 @@ Params = Mapping[str, Sequence[Any]]
 _MOST_LABELS = 64
 _MOST_PARAMETERS = 200
 _LONGEST_ID = 200
+_MOST_ANSWERS = 1_000_000_000
 
 
 async def params_of(request: Request) -> dict[str, list[Any]]:
@@ -105,6 +107,8 @@ def queries(bridge: Bridge, params: Params, more: Sequence[str] = (), strict: bo
         where=parse_matchers(bridge, params, labels, strict),
         instant=grammar.flag(one(params, "instant"), "instant"),
         strict=strict,
+        ranking=parse_ranking(lambda name: one(params, name), strict=strict),
+        least=grammar.whole_number(one(params, "least"), "least", 0, _MOST_ANSWERS, 0),
     )
     return [replace(shared, metric=metric) for metric in metrics]
 

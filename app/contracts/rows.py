@@ -16,20 +16,25 @@ from app.contracts import values as grammar
 from app.contracts.cursors import read_cursor, request_fingerprint
 from app.contracts.paging import Page, PageRequest, mark_as_cut, page_of, page_request, render_page
 from app.contracts.params import Params, budget_s, one, params_of, queries
+from app.contracts.ranking import queries_of_now
 from app.contracts.request import Serving, reject_when_all_failed, serving, unless_left
 from app.contracts.request_key import request_key, rows_key
 from app.errors import BadQuery
-from app.model import Query, Result
+from app.model import UNRANKED, Query, Ranking, Result
 from app.query.bridge import Bridge
 from app.responses.cache import BodySuffix
 from app.responses.encoding import TYPES
 from app.responses.headers import result_headers
+from app.responses.pivot import pivot_table
 from app.responses.series import metric_facts
+from app.responses.summary import summary_table
 from app.responses.table import Table, long_table, wide_table
 
 router = APIRouter()
 
 _METHODS = ["GET", "HEAD", "POST"]
+#: the shapes that are of newest values
+_SHAPES_OF_NOW = ("pivot", "summary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +44,24 @@ class RowsRequest:
     queries: list[Query]
     shape: str
     wanted: PageRequest
-    #: whether each row says its status and age
+    #: whether each row says its status, age and reason
     marks: bool = False
+    #: the order of a pivot's rows; in other shapes each query has its own
+    ranking: Ranking = UNRANKED
 
-    def table(self, results: Sequence[Result]) -> Table:
-        """All rows of the results."""
-        return wide_table(results) if self.shape == "wide" else long_table(results, self.queries[0].by, self.marks)
+    @property
+    def has_ages(self) -> bool:
+        """Whether ages are among the rows, so that each response differs."""
+        return self.marks or self.shape in _SHAPES_OF_NOW
+
+    def arrange(self, results: Sequence[Result]) -> tuple[Table, Sequence[Result]]:
+        """All rows of the results, and the results with remarks on the arrangement."""
+        by = self.queries[0].by
+        if self.shape == "pivot":
+            return pivot_table(results, by, self.ranking)
+        if self.shape == "summary":
+            return summary_table(results), results
+        return wide_table(results) if self.shape == "wide" else long_table(results, by, self.marks), results
 
 
 @router.api_route("/v1/rows", methods=_METHODS)
@@ -63,16 +80,16 @@ async def _answer_rows(request: Request, strict: bool) -> Response:
     given = serving(request)
     params = await params_of(request)
     asked = parse(given.bridge, params, request.headers.get("accept", ""), given.max_rows, strict)
-    results = await unless_left(request, given.bridge.run(asked.queries, budget_s(request, params)))
+    results: Sequence[Result] = await unless_left(request, given.bridge.run(asked.queries, budget_s(request, params)))
     failures = [result.error for result in results if result.error is not None]
     if strict and failures:
         raise failures[0]
-    reject_when_all_failed(results)
-    table = asked.table(results)
+    if asked.shape != "summary":
+        reject_when_all_failed(results)
+    table, results = asked.arrange(results)
     page = page_of(table, asked.wanted, asked.queries[0], strict)
     if page.cut_by_us:
-        results = mark_as_cut(results, page)
-        table = asked.table(results)
+        table, results = asked.arrange(mark_as_cut(results, page))
     await asyncio.sleep(0)
     prefix, headers = await render_page(request, table, page, asked.wanted, results)
     suffix = _json_suffix(given.bridge, page) if asked.wanted.format == "json" else _no_suffix
@@ -81,7 +98,7 @@ async def _answer_rows(request: Request, strict: bool) -> Response:
     await asyncio.sleep(0)
     content_type = TYPES[asked.wanted.format]
     # Rows with ages differ in the next response, and a cursor's page depends on more than the key.
-    if request.method == "GET" and not strict and page.is_whole and not asked.marks:
+    if request.method == "GET" and not strict and page.is_whole and not asked.has_ages:
         _keep_response(request, given, results, content_type, prefix, suffix, headers)
     return Response(body, headers={"Cache-Control": "no-store", **result_headers(results), **headers}, media_type=content_type)
 
@@ -107,8 +124,11 @@ def parse(bridge: Bridge, params: Params, accept: str, max_rows: int, strict: bo
     marks = grammar.flag(one(params, "marks"), "marks")
     if marks and one(params, "shape") == "wide":
         raise BadQuery("marks: not with shape=wide, whose rows hold several answers; allowed: shape=long")
-    shape = grammar.choice(one(params, "shape"), "shape", ("long", "wide"), "long")
-    mark = request_fingerprint(shape, marks, *[replace(query, from_ms=0, to_ms=0, ref_id="") for query in asked])
+    shape = grammar.choice(one(params, "shape"), "shape", ("long", "wide", *_SHAPES_OF_NOW), "long")
+    ranking = UNRANKED
+    if shape in _SHAPES_OF_NOW:
+        asked, ranking = queries_of_now(asked, "shape", shape)
+    mark = request_fingerprint(shape, marks, ranking, *[replace(query, from_ms=0, to_ms=0, ref_id="") for query in asked])
     found = page_request(params, accept, max_rows, mark)
     if not grammar.unset(one(params, "cursor")):
         cursor = read_cursor(str(one(params, "cursor")), mark)
@@ -116,7 +136,7 @@ def parse(bridge: Bridge, params: Params, accept: str, max_rows: int, strict: bo
             raise BadQuery("cursor: an alert rule gets all rows or an error; allowed: no cursor, or next_cursor at /v1/rows")
         asked = [replace(query, from_ms=cursor.from_ms, to_ms=cursor.to_ms) for query in asked]
         found = replace(found, after=cursor.after)
-    return RowsRequest(asked, shape, found, marks)
+    return RowsRequest(asked, shape, found, marks, ranking)
 
 
 def _json_suffix(bridge: Bridge, page: Page) -> BodySuffix:

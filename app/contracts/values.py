@@ -71,16 +71,22 @@ def step_ms(value: object, field: str = "step") -> int | None:
     BadQuery."""
     if unset(value) or value in ("auto", RANGE):
         return None
+    # The plan raises a step below one second to one second, with a notice.
+    return _duration_ms(value, field, ", auto, or range (one bucket)")
+
+
+def duration_ms(value: object, field: str) -> int | None:
+    """A length of time in ms, at least 1; None if it is not given. A bare number is ms. Raises BadQuery naming `field`."""
+    return None if unset(value) else _duration_ms(value, field)
+
+
+def _duration_ms(value: object, field: str, more: str = "") -> int:
     found = _DURATION.fullmatch(_short_text(value))
     if found is None:
-        raise BadQuery(
-            f"{field}: {shown_value(value)} is not a duration; allowed: 30s, 5m, 1h, 1d, 1w, 60000 (ms), auto, "
-            "or range (one bucket)"
-        )
+        raise BadQuery(f"{field}: {shown_value(value)} is not a duration; allowed: 30s, 5m, 1h, 1d, 1w, 60000 (ms){more}")
     exact_ms = float(found[1]) * _UNIT_MS[found[2] or "ms"]
     if not exact_ms:
         raise BadQuery(f"{field}: {shown_value(value)} is too short; allowed: 1s or more (a number without a unit is in ms)")
-    # The plan raises a step below one second to one second, with a notice.
     return max(round(exact_ms), 1)
 
 

@@ -104,6 +104,8 @@ class Frame:
     older_copy: str | None = None
     #: how far the store's clock was behind the bridge's; 0 where that is not much
     behind_ms: int = 0
+    #: when the oldest state behind the present value of a series was written (epoch ms), where the source knows it
+    written_ms: Mapping[Labels, int] = field(default_factory=dict)
     #: beside the values of a mean: how much is behind each (a count, a denominator); empty elsewhere
     weight: Values = field(default_factory=lambda: _NO_VALUES)
     provenance: Provenance = Provenance()
@@ -115,7 +117,7 @@ class Frame:
     def size_bytes(self) -> int:
         """The approximate memory of the frame."""
         text = sum(len(cell or "") + 50 for column in self.text.values() for cell in column)
-        labels = sum(len(name) + len(value) + 100 for labels in self.series for name, value in labels)
+        labels = sum(len(name) + len(value) + 100 for labels in (*self.series, *self.written_ms) for name, value in labels)
         return self.time.nbytes + self.value.nbytes + self.weight.nbytes + text + labels + 500
 
     def runs(self) -> Iterator[tuple[Labels, Times, Values]]:

@@ -76,6 +76,35 @@ class TimeRange:
         return (at_ms - self.origin_ms) // self.step_ms * self.step_ms + self.origin_ms
 
 
+#: In which order series come: by the figure that is compared (ascending, descending), or by their labels.
+SortOrder = Literal["value", "-value", "label"]
+SORT_ORDERS: tuple[SortOrder, ...] = ("value", "-value", "label")
+#: Which figure of a series is compared: its last value in the window, its highest, its lowest, or the sum of its values.
+TopBy = Literal["last", "max", "min", "sum"]
+TOP_BY: tuple[TopBy, ...] = ("last", "max", "min", "sum")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """In which order the series of an answer come, and how many of them: the first `top` of that order.
+
+    With `top` and no `sort` the highest come first. Series without a value come last, equal ones by their labels.
+    """
+
+    sort: SortOrder | None = None
+    top: int | None = None
+    top_by: TopBy = "last"
+
+    @property
+    def order(self) -> SortOrder | None:
+        """The order of the series; None where nobody has asked for one."""
+        return self.sort or ("-value" if self.top is not None else None)
+
+
+#: the order of labels, all series
+UNRANKED = Ranking()
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """The question of one line of a panel. With `step_ms` None the bridge chooses from the range and `max_points`."""
@@ -95,6 +124,10 @@ class Query:
     strict: bool = False
     #: who goes first when slots are short
     lane: Lane = "interactive"
+    #: which series are shown, in which order; all are fetched, so questions that differ in it share the sources' answers
+    ranking: Ranking = UNRANKED
+    #: an average or ratio of fewer answers than that in a bucket is null; the metric's own `least` holds in any case
+    least: int = 0
 
 
 #: Who goes first when slots are short: alert rules, then people, then background work.

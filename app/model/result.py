@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from app.errors import BridgeError
-from app.model.frame import Frame
+from app.model.frame import Frame, Labels, Values
 from app.model.question import Query, Statement, TimeRange
 
 Status = Literal["fresh", "stale", "partial", "error"]
@@ -32,8 +34,35 @@ _NO_RANGE = TimeRange(0, 1000, 1000)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Ranked:
+    """How the series of a result were ordered: ascending by `keys` (one for each series; infinity where it has no value), then by
+    their labels. `total` is how many there were before `top` cut."""
+
+    keys: Values
+    total: int
+
+
+NOT_RANKED = Ranked(np.empty(0), 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Present:
+    """What tells of each newest value whether it is of now. Instants are epoch ms."""
+
+    #: the instant of the answer, or the end of a window that has passed
+    at_ms: int = 0
+    #: a value before this instant is not of now
+    since_ms: int = 0
+    #: see `Frame.written_ms`
+    written_ms: Mapping[Labels, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """The answer to one Query: a frame or an error. It does not depend on the other queries of its request."""
+    """The answer to one Query: a frame or an error. It does not depend on the other queries of its request.
+
+    Where the query asks for an order, the frame's series are in that order, not in the order of their labels.
+    """
 
     query: Query
     frame: Frame = field(default_factory=Frame)
@@ -47,6 +76,12 @@ class Result:
     valid_until_ms: int | None = None
     #: the range begins on a multiple of this
     grid_ms: int = 1000
+    #: the order of the series, where one was asked for
+    ranked: Ranked = NOT_RANKED
+    #: of an instant query: which of its values are of now
+    present: Present = field(default_factory=Present)
+    #: whether it is a sample of a quantity that always has a value, so that a missing one is worth a word
+    sampled: bool = False
 
 
 #: The one seam. A source is one; a policy takes one and is one.

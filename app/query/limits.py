@@ -33,6 +33,12 @@ def check_labels(metric: Metric, query: Query, limits: Limits) -> None:
     check_filters(query.where, limits)
 
 
+def check_least(metric: Metric, query: Query) -> None:
+    """Raise BadQuery for a least number of answers where the metric does not say how many there are."""
+    if query.least and not metric.counts_answers:
+        raise BadQuery(f"least: {metric.name} is no average or ratio of answers; allowed: without least")
+
+
 def check_filters(where: Iterable[Matcher], limits: Limits) -> None:
     """Raise BadQuery or LimitExceeded for filters that are wrong in themselves: a bad expression, too many, too long, or a text
     that cannot be stored."""

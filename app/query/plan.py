@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from app.catalog.entries import Catalogue, Event, Metric
 from app.errors import BadQuery, LimitExceeded
 from app.model import SOURCES_TIMES, Matcher, Notice, Query, Statement, TimeRange
-from app.query.limits import DAY_S, Limits, check_filters, check_labels, check_range
+from app.query.limits import DAY_S, Limits, check_filters, check_labels, check_least, check_range
 from app.sources.base import SKEW_LIMIT_S, Ask, Read
 
 _LADDER_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
@@ -57,6 +57,8 @@ class Plan:
     #: until then the same window has the same plan, apart from the instant of asking in its statements
     valid_until_ms: int
     notices: tuple[Notice, ...] = ()
+    #: asks from when on the history has data at all; None where nobody needs to know
+    begins: Statement | None = None
 
 
 def plan_query(catalogue: Catalogue, query: Query, now_ms: int, limits: Limits, seam_ms: int | None = None) -> Plan:
@@ -67,6 +69,7 @@ def plan_query(catalogue: Catalogue, query: Query, now_ms: int, limits: Limits, 
     metric = catalogue.metric(query.metric)
     check_labels(metric, query, limits)
     check_range(query, limits)
+    check_least(metric, query)
     grid = _exact_grid(metric, query) if query.exact else _aligned_grid(metric, query, now_ms, limits)
     return _plan_on_grid(metric, query, grid, now_ms, seam_ms)
 
@@ -139,6 +142,7 @@ def _plan_on_grid(metric: Metric, query: Query, grid: _Grid, now_ms: int, moved_
         if lengthened or query.exact
         else _valid_until_ms(metric, whole, open_ms, seam_ms + grid_ms, now_ms),
         notices=grid.notices,
+        begins=None if query.strict else metric.begins_statement(),
     )
 
 
@@ -288,8 +292,13 @@ def _auto_step_s(metric: Metric, query: Query, limits: Limits) -> int:
 
 
 def _is_thinned(metric: Metric, query: Query) -> bool:
-    """A sampled figure is fetched as finely as it comes, and then thinned."""
-    return metric.sampled and not query.strict
+    """A sampled figure is fetched as finely as it comes, and then thinned; where the sum of its points decides on the order of
+    the series, only as finely as it is shown."""
+    return metric.sampled and not query.strict and not _sums_points(query)
+
+
+def _sums_points(query: Query) -> bool:
+    return query.ranking.top_by == "sum"
 
 
 def _finest_buckets(metric: Metric, query: Query, limits: Limits) -> int:
@@ -303,8 +312,9 @@ def _finest_buckets(metric: Metric, query: Query, limits: Limits) -> int:
 
 
 def _store_thin_ms(metric: Metric, query: Query, thin_ms: int) -> int:
-    """The width in which the store itself thins; an instant needs only the newest value of each series."""
-    if not metric.sampled or query.strict or query.exact:
+    """The width in which the store itself thins; an instant needs only the newest value of each series, and the extremes where
+    these decide on the order. A sum needs every point."""
+    if not metric.sampled or query.strict or query.exact or _sums_points(query):
         return 0
     return _ALL_MS if query.instant else thin_ms
 

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from app.catalog import Catalogue
-from app.clock import instant_text
+from app.clock import age_text, instant_text
 from app.model import Frame, Indices, Labels, Notice, Result, Times, Values
 from app.query.events import ends_ms
 
@@ -84,44 +84,29 @@ def series_legend(title: str, labels: Labels, several: bool) -> str:
     return f"{title} {values}".strip() if several or not values else values
 
 
+def state_text(result: Result) -> str:
+    """The state of an answer in a few words, for a tile: `fresh`, `stale, 5min old: rts`, `partial: clickhouse`, `no data`.
+
+    The sources named are those that failed, or whose older answer is shown.
+    """
+    if result.status == "fresh":
+        return "fresh" if len(result.frame) else "no data"
+    behind = dict.fromkeys(asked.source for asked in result.asked if asked.error is not None or asked.stale is not None)
+    is_old = any(asked.stale is not None for asked in result.asked) or result.status == "stale"
+    age = f", {age_text(result.age_s * 1000)} old" if is_old and result.error is None else ""
+    return f"{result.status}{age}" + (f": {', '.join(behind)}" if behind else "")
+
+
+def state_legend(result: Result, labels: Labels) -> str:
+    """The label values of a series, and the state of its answer if that is not fresh; `fresh` if there are no labels."""
+    values, state = " ".join(value or "(none)" for _, value in labels), state_text(result)
+    return values if values and state == "fresh" else ", ".join(filter(None, (values, state)))
+
+
 def title_and_unit(catalogue: Catalogue, name: str) -> tuple[str, str]:
     """A metric's title and unit; its name if the catalogue does not have it."""
     metric = catalogue.metrics.get(catalogue.aliases.get(name, name))
     return (metric.entry.title, metric.entry.unit) if metric else (name, "short")
-
-
-def frame_elements(catalogue: Catalogue, result: Result, several: bool) -> Iterator[bytes]:
-    """One Grafana frame (schema and data) per series as JSON; one without rows if there is nothing to show."""
-    title, unit = title_and_unit(catalogue, result.query.metric)
-    notices = notice_objects(all_notices(result))
-    runs = list(result.frame.runs()) if result.error is None else []
-    if not runs:
-        runs = [((), np.empty(0, np.int64), np.empty(0))]
-    for place, (labels, times, values) in enumerate(runs):
-        yield json_text(_frame_object(result, title, unit, labels, times, values, notices if place == 0 else [], several))
-
-
-def _frame_object(
-    result: Result,
-    title: str,
-    unit: str,
-    labels: Labels,
-    times: Times,
-    values: Values,
-    notices: list[dict[str, str]],
-    several: bool,
-) -> dict[str, Any]:
-    custom = {"status": result.status, "age_s": round(result.age_s, 3), **begins_early(result)}
-    meta: dict[str, Any] = {"type": "timeseries-multi", "typeVersion": [0, 1], "custom": custom}
-    if notices:
-        meta["notices"] = notices
-    config = {"displayNameFromDS": series_legend(title, labels, several), "unit": unit}
-    fields = [
-        {"name": "time", "type": "time", "config": {}},
-        {"name": "value", "type": "number", "labels": dict(labels), "config": config},
-    ]
-    schema = {"refId": result.query.ref_id, "name": result.query.metric, "meta": meta, "fields": fields}
-    return {"schema": schema, "data": {"values": [np.ascontiguousarray(times), np.ascontiguousarray(values)]}}
 
 
 def metric_facts(catalogue: Catalogue, result: Result) -> dict[str, Any]:
@@ -132,6 +117,7 @@ def metric_facts(catalogue: Catalogue, result: Result) -> dict[str, Any]:
         "unit": unit,
         "step_ms": result.range.step_ms,
         **begins_early(result),
+        **series_counts(result),
         "status": result.status,
         "age_s": round(result.age_s, 3),
         "notices": notice_objects(all_notices(result)),
@@ -154,6 +140,13 @@ def begins_early(result: Result) -> dict[str, int]:
     window."""
     early = result.error is None and result.range.from_ms < result.query.from_ms
     return {"covers_from": result.range.from_ms} if early else {}
+
+
+def series_counts(result: Result) -> dict[str, int]:
+    """How many series are shown and how many there are, where `top` was asked for."""
+    if result.error is not None or result.query.ranking.top is None:
+        return {}
+    return {"series": len(result.ranked.keys), "series_total": result.ranked.total}
 
 
 EVENT_COLUMNS = ("time", "timeEnd", "title", "text", "tags", "id")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from app.model import Indices, Labels, Result, Times, Values
 from app.responses.column_names import column_name
+from app.responses.marks import MARK_COLUMNS, Mark, empty_mark, newest_marks
 from app.responses.series import EVENT_COLUMNS, event_rows
 
 #: Rows that are encoded in one step: about 2 ms.
@@ -36,17 +37,26 @@ Column = Times | Values | Coded
 
 
 class Run(NamedTuple):
-    """A series: its result and the index of that result, its labels, times and values."""
+    """A series: its result and the index of that result, its labels, times and values, and the key that it was ordered by."""
 
     place: int
     result: Result
     labels: Labels
     times: Times
     values: Values
+    key: float = 0.0
+
+
+class SeriesKey(NamedTuple):
+    """The place of a series among all: its result's index, the key that it was ordered by (0 without an order), its labels."""
+
+    place: int
+    key: float
+    labels: Labels
 
 
 class Position(NamedTuple):
-    """The position of a row, which stays the same when other rows come and go: its instant and its series (result index, labels).
+    """The position of a row, which stays the same when other rows come and go: its instant and its series (see SeriesKey).
 
     If rows belong to no series, `rank` is the number of rows of that instant up to this one.
     """
@@ -54,6 +64,7 @@ class Position(NamedTuple):
     time_ms: int
     rank: int
     labels: Labels = ()
+    key: float = 0.0
 
 
 #: before every row
@@ -62,7 +73,7 @@ BEGINNING = Position(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Columns of equal length by name; the first one is `time`, ascending.
+    """Columns of equal length by name; the first one is `time`, ascending unless the rows are `by_series`.
 
     `instants` names the columns of epoch ms. `owner[i]` is the index in `series` of the series of row i (None if rows belong to
     no series).
@@ -71,7 +82,9 @@ class Table:
     columns: tuple[tuple[str, Column], ...]
     instants: tuple[str, ...] = ("time",)
     owner: Indices | None = None
-    series: tuple[tuple[int, Labels], ...] = ()
+    series: tuple[SeriesKey, ...] = ()
+    #: one row for each series, in the order of the series whatever their times are
+    by_series: bool = False
 
     def __len__(self) -> int:
         return len(self.columns[0][1])
@@ -96,14 +109,17 @@ class Table:
         time_ms = int(self._times[row])
         if self.owner is None:
             return Position(time_ms, row + 1 - int(np.searchsorted(self._times, time_ms)))
-        return Position(time_ms, *self.series[self.owner[row]])
+        place, key, labels = self.series[self.owner[row]]
+        return Position(time_ms, place, labels, key)
 
     def row_after(self, given: Position) -> int:
         """The first row behind that position, whether or not the row at that position still exists."""
+        if self.by_series:
+            return bisect_right(self.series, SeriesKey(given.rank, given.key, given.labels))
         begin, end = (int(np.searchsorted(self._times, given.time_ms, side)) for side in ("left", "right"))
         if self.owner is None:
             return min(begin + given.rank, end)
-        before = bisect_right(self.series, (given.rank, given.labels))
+        before = bisect_right(self.series, SeriesKey(given.rank, given.key, given.labels))
         return begin + int(np.count_nonzero(self.owner[begin:end] < before))
 
     @property
@@ -112,23 +128,37 @@ class Table:
 
 
 def long_table(results: Sequence[Result], by: Sequence[str], marks: bool = False) -> Table:
-    """time, metric, the labels, value: a row for each point. With `marks` also the status and age_s of its result; then a result
-    without points (an error, or nothing in that window) has a row of nulls at the end of its window."""
+    """time, metric, the labels, value: a row for each point, by time; the newest points of ranked series in the order of the
+    series. With `marks` also status, age_s and reason; then a result without points (an error, or nothing in that window) has a
+    row of nulls at the end of its window."""
     runs = [run for place, result in enumerate(results) for run in (_runs_or_gap if marks else _runs_of)(place, result)]
     time = np.concatenate([run.times for run in runs]) if runs else np.empty(0, np.int64)
     value = np.concatenate([run.values for run in runs]) if runs else np.empty(0)
-    order, owner = _order_by_time(time, [len(run.times) for run in runs])
+    by_series = all(run.result.query.instant and run.result.query.ranking.order is not None for run in runs)
+    order, owner = _order_by_series(len(time)) if by_series else _order_by_time(time, [len(run.times) for run in runs])
     labels = [dict(run.labels) for run in runs]
     columns: list[tuple[str, Column]] = [("time", time[order])]
     columns.append(("metric", Coded(owner, [run.result.query.metric for run in runs])))
     columns += [(label, Coded(owner, [found.get(label) for found in labels])) for label in by]
     columns.append(("value", value[order]))
     columns += _mark_columns(runs, owner) if marks else []
-    return Table(tuple(columns), owner=owner, series=tuple((run.place, run.labels) for run in runs))
+    return Table(tuple(columns), owner=owner, series=tuple(map(_series_key, runs)), by_series=by_series)
+
+
+def _series_key(run: Run) -> SeriesKey:
+    return SeriesKey(run.place, run.key, run.labels)
+
+
+def _order_by_series(rows: int) -> tuple[Indices, Indices]:
+    """Each series has one row."""
+    return np.arange(rows), np.arange(rows)
 
 
 def _runs_of(place: int, result: Result) -> list[Run]:
-    return [Run(place, result, *run) for run in result.frame.runs()] if result.error is None else []
+    if result.error is not None:
+        return []
+    keys = result.ranked.keys.tolist() or [0.0] * len(result.frame.series)
+    return [Run(place, result, *run, key) for run, key in zip(result.frame.runs(), keys, strict=True)]
 
 
 def _runs_or_gap(place: int, result: Result) -> list[Run]:
@@ -148,9 +178,17 @@ def _order_by_time(time: Times, lengths: Sequence[int]) -> tuple[Indices, Indice
 
 
 def _mark_columns(runs: Sequence[Run], owner: Indices) -> list[tuple[str, Column]]:
-    """For clients that see only rows: the status and age of each row's result."""
-    ages_s = [None if run.result.error else round(run.result.age_s, 3) for run in runs]
-    return [("status", Coded(owner, [run.result.status for run in runs])), ("age_s", Coded(owner, ages_s))]
+    """For clients that see only rows: the status, age and reason of each series."""
+    newest = {run.place: newest_marks(run.result) for run in {run.place: run for run in runs}.values()}
+    marks = [newest[run.place].get(run.labels) or empty_mark(run.result) for run in runs]
+    return mark_columns(marks, owner)
+
+
+def mark_columns(marks: Sequence[Mark], owner: Indices) -> list[tuple[str, Column]]:
+    """The columns of marks, where row i has the mark at index owner[i]."""
+    ages_s = np.array([np.nan if mark.age_s is None else mark.age_s for mark in marks])
+    columns = (Coded(owner, [mark.status for mark in marks]), ages_s[owner], Coded(owner, [mark.reason for mark in marks]))
+    return list(zip(MARK_COLUMNS, columns, strict=True))
 
 
 def wide_table(results: Sequence[Result]) -> Table:
@@ -172,6 +210,11 @@ def event_table(result: Result) -> Table:
     columns: list[tuple[str, Column]] = [("time", result.frame.time)]
     columns += [(name, Coded(each, [row[name] for row in rows])) for name in EVENT_COLUMNS[1:]]
     return Table(tuple(columns), instants=("time", "timeEnd"))
+
+
+def without_time(table: Table) -> Table:
+    """The same rows without the column `time`: for tables of now, in which each row says its age."""
+    return replace(table, columns=table.columns[1:], instants=())
 
 
 def with_iso_times(table: Table) -> Table:

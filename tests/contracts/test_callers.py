@@ -398,7 +398,8 @@ async def test_x5_an_expression_that_not_every_store_reads_alike_is_refused(at: 
     ("url", "told"),
     [
         ("metrics=equity", "parameter 'metrics' is not known; nearest: metric"),
-        ("metric=equity&sort=desc", "parameter 'sort' is not known; allowed: metric, "),
+        ("metric=equity&sort=desc", "sort: 'desc' is not allowed; allowed: value, -value, label"),
+        ("metric=equity&order=desc", "parameter 'order' is not known; allowed: metric, "),
         ("metric=equity&Account=A1", "parameter 'Account' is not known; nearest: account"),
         ("metric=EQUITY", "metric: metric 'EQUITY' is not known; nearest: equity"),
         ("metric=Equity ", "metric: metric 'Equity' is not known; nearest: equity"),

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from app.errors import SourceUnavailable
-from tests.contracts.app_under_test import EVENTS, MINUTE, NOW, OPEN, Bench
+from tests.contracts.app_under_test import EMPTY, EVENTS, MINUTE, NOW, OPEN, Bench
+from tests.frames import frame
 from tests.servers.grafana import FrameConverter
 
 POSTS = ("query", "metrics", "metric-payload-options", "search", "variable", "annotations", "tag-keys", "tag-values")
@@ -43,7 +44,23 @@ async def test_04_06_json_is_understood_whatever_it_is_called(at: Bench, kind: s
 async def test_45_46_metrics_come_with_named_options(at: Bench) -> None:
     listed = (await at.client.post("/json/metrics", json={"metric": "equity", "payload": {}})).json()
     assert [one["value"] for one in listed] == ["equity", "pnl", "cpu_load", "deploys"]
-    assert [option["name"] for option in listed[0]["payloads"]] == ["by", "account", "broker", "where", "step", "format"]
+    named = {option["name"]: option for option in listed[0]["payloads"]}
+    assert list(named) == [
+        "by",
+        "account",
+        "broker",
+        "where",
+        "step",
+        "format",
+        "instant",
+        "sort",
+        "top",
+        "top_by",
+        "within",
+        "legend",
+    ]
+    # With values of its own the editor would show none of several chosen ones, and keep the last.
+    assert not [name for name, option in named.items() if option["type"] == "multi-select" and "options" in option]
 
 
 async def test_every_format_that_the_query_builder_offers_is_answered_in_a_form_of_its_own(at: Bench) -> None:
@@ -54,8 +71,9 @@ async def test_every_format_that_the_query_builder_offers_is_answered_in_a_form_
         target = {"refId": "A", "target": "equity", "payload": {"format": option["value"]}}
         reply = await at.client.post("/json/query", json={"targets": [target]})
         assert (reply.status_code, option["label"]) == (200, option["value"])
-        forms.add(tuple(sorted(reply.json()[0])))
-    assert len(forms) == len(offered) == 3
+        element = reply.json()[0]
+        forms.add((*sorted(element), *(column["text"] for column in element.get("columns", ()))))
+    assert len(forms) == len(offered) == 5
 
 
 @pytest.mark.parametrize(
@@ -143,3 +161,33 @@ async def test_values_that_cannot_be_had_are_an_error_with_its_text(at: Bench) -
     at.say(rts=SourceUnavailable("rts", "refused"), duckdb=SourceUnavailable("duckdb", "no snapshot"))
     reply = await at.client.post("/json/tag-values", json={"key": "account"})
     assert (reply.status_code, reply.json()["message"]) == (503, "duckdb: no snapshot")
+
+
+async def test_whatever_the_query_builder_offers_is_taken_one_by_one_and_together(at: Bench) -> None:
+    listed = (await at.client.post("/json/metrics", json={})).json()
+    offered = {option["name"]: [one["value"] for one in option.get("options", ())] for option in listed[0]["payloads"]}
+    typed: dict[str, list[Any]] = {"by": [["account", "broker"]], "where": ["account=A1"], "step": ["1m"], "top": ["20"]}
+    beside = {"top_by": {"sort": "-value"}}
+    chosen = [
+        {name: value, **beside.get(name, {})} for name, values in (offered | typed).items() for value in [*values, "", None]
+    ]
+    together = {
+        "by": ["account"],
+        "instant": "true",
+        "sort": "value",
+        "top": "2",
+        "top_by": "max",
+        "step": "1m",
+        "format": "table",
+    }
+    for payload in [*chosen, together]:
+        reply = await at.client.post("/json/query", json={"targets": [{"target": "equity", "payload": payload}]})
+        assert reply.status_code == 200, (payload, reply.text)
+
+
+async def test_several_labels_are_kept_as_they_are_chosen(at: Bench) -> None:
+    live = frame({"account=A1,broker=alpha": {OPEN: 3}, "account=A2,broker=bravo": {OPEN: 30}})
+    at.say(rts=live, duckdb=EMPTY)
+    target = {"refId": "A", "target": "equity", "payload": {"by": ["account", "broker"]}}
+    found = (await at.client.post("/json/query", json={"targets": [target]})).json()
+    assert [one["tags"] for one in found] == [{"account": "A1", "broker": "alpha"}, {"account": "A2", "broker": "bravo"}]

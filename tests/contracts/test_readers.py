@@ -7,6 +7,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import httpx
@@ -43,7 +44,16 @@ async def test_the_command_line_says_beside_the_rows_what_is_wrong_with_them(
 ) -> None:
     made = bench()
     made.say(rts=SourceUnavailable("rts", "refused"))
-    asked = {"metric": "equity", "from_": "now-3m", "to": "now", "step": "1m", "by": "account", "where": [], "format": form}
+    asked: dict[str, Any] = {
+        "metric": "equity",
+        "from_": "now-3m",
+        "to": "now",
+        "step": "1m",
+        "by": "account",
+        "where": [],
+        "format": form,
+    }
+    asked |= dict.fromkeys(("sort", "top", "top_by"))
     async with listening(made.app, lifespan="off") as port:
         given = argparse.Namespace(url=f"http://127.0.0.1:{port}", **asked)
         assert await asyncio.to_thread(questions.query, given) == 0
@@ -99,6 +109,7 @@ async def test_arrow_has_types_even_where_a_column_is_empty(at: Bench) -> None:
             "value": "double",
             "status": "string",
             "age_s": "double",
+            "reason": "string",
         }
 
 

@@ -523,7 +523,8 @@ async def test_on_request_each_row_says_its_status_and_age(at: Bench) -> None:
     at.say(rts=STALE)
     found = await rows_of(at, f"{ASKED}&marks=1")
     assert {(row["status"], row["age_s"]) for row in found} == {("stale", 31.0)}
-    assert [{name: row[name] for name in row if name not in ("status", "age_s")} for row in found] == ROWS
+    assert {row["reason"] for row in found} == {"rts: STALE, 31s old, as of 2023-11-14 22:12:54Z: refused"}
+    assert [{name: row[name] for name in row if name not in ("status", "age_s", "reason")} for row in found] == ROWS
 
 
 async def test_on_request_a_metric_without_a_point_says_so_too(at: Bench) -> None:
@@ -531,8 +532,8 @@ async def test_on_request_a_metric_without_a_point_says_so_too(at: Bench) -> Non
     found = await rows_of(at, "metric=equity,pnl,cpu_load&instant=1&marks=1&from=now-3m")
     nothing = {"time": NOW, "value": None}
     assert found[-2:] == [
-        nothing | {"metric": "pnl", "status": "fresh", "age_s": 0.0},
-        nothing | {"metric": "cpu_load", "status": "error", "age_s": None},
+        nothing | {"metric": "pnl", "status": "fresh", "age_s": 0.0, "reason": "no data in this window"},
+        nothing | {"metric": "cpu_load", "status": "error", "age_s": None, "reason": "prometheus: refused"},
     ]
     assert {row["metric"] for row in found[:-2]} == {"equity"}
 

@@ -18,7 +18,9 @@ from app.config import Settings, read_settings, settings_from
 from app.contracts import ROUTERS
 from app.main import build_operations
 from app.operations.routes import operations_router
-from dashboards.alerts import RULES
+from dashboards.alerts import RULES, TWINS
+from dashboards.rule import Rule, promql_span
+from dashboards.wording import span_words
 from manual.__main__ import catalogue, main, pages
 from manual.metrics_page import cache_text
 from manual.settings_page import SECTIONS, model_of, rows
@@ -131,19 +133,20 @@ def test_every_route_is_named() -> None:
     assert [path for path in paths if not path.startswith("/json/") and f"`{path}" not in text] == []
 
 
-def test_the_table_of_alert_rules_is_what_grafana_gets() -> None:
-    table = page("alert-rules.md").partition("\n## The rules that are here\n")[2].partition("\n## ")[0]
-    told = {
-        cells[1].strip(): [cell.strip() for cell in cells[2:6]]
-        for line in table.splitlines()
-        if len(cells := line.split("|")) == 7
-    }
-    for rule in (rule for group in RULES.values() for rule in group):
-        asked, limit, lasts, severity = told.pop(rule.title)
-        assert rule.metric in asked or rule.expression
-        assert (limit.split()[0], float(limit.split()[1])) == ({"gt": "above", "lt": "below"}[rule.than], rule.limit)
-        assert (lasts, severity) == (rule.lasts, rule.severity)
-    assert set(told) == {"rule", "---"}
+def _row_of(rule: Rule) -> str:
+    """A rule as the page's first table has it."""
+    window = f", of the last {span_words(rule.window_s).removeprefix('1 ')}" if rule.window_s else ""
+    least = f", of at least {rule.least} orders" if rule.least else ""
+    figure = f"`{rule.metric}` by {' and '.join(rule.by)}{window}{least}" if rule.metric else f"`{rule.expression}`"
+    twin = f"`{rule.alert}`" if rule.alert else ""
+    return f"| {rule.full_title} | {figure} | {promql_span(rule.held_s)} | {twin} |"
+
+
+def test_the_tables_of_alert_rules_are_what_grafana_and_prometheus_get() -> None:
+    told = [line for line in page("alert-rules.md").splitlines() if re.match(r"\| .*\((warning|critical)\)", line)]
+    ours = [_row_of(rule) for group in RULES.values() for rule in group]
+    alone = [rule for group in TWINS.values() for rule in group if not rule.uid]
+    assert told == ours + [f"| `{rule.alert}` | {rule.full_title} | {promql_span(rule.held_s)} |" for rule in alone]
 
 
 def default_of(key: str) -> Any:

@@ -262,6 +262,15 @@ _INSTANCE_VALUES: Mapping[str, tuple[str, str, Callable[[Sequence[float]], float
     "heartbeat_age": ("instance:{}", "age", max),
 }
 
+#: fewer answers make no rate (`least` in the catalogue)
+LEAST_ANSWERS = 10
+
+
+def share_percent(found: Sequence[bool]) -> float | None:
+    """The share of those that are true, in percent; null for too few."""
+    return 100 * mean([float(one) for one in found]) if len(found) >= LEAST_ANSWERS else None
+
+
 _TRADE_VALUES: Mapping[str, tuple[Callable[[Row], bool], str, Callable[[list[Row]], float | None]]] = {
     "failed_trades": (lambda row: row["state"] == "failed", "executed", lambda rows: float(len(rows))),
     "slippage": (lambda row: row["state"] != "failed", "executed", lambda rows: mean([cost_points(row) for row in rows])),
@@ -280,8 +289,8 @@ _TRADE_VALUES: Mapping[str, tuple[Callable[[Row], bool], str, Callable[[list[Row
         "closed",
         lambda rows: sum(row["pnl"] + row["commission"] + row["swap"] - row["fees"] for row in rows),
     ),
-    "fill_rate": (lambda _: True, "executed", lambda rows: 100 * mean([row["code"] in RETCODES_FILLED for row in rows])),
-    "reject_rate": (lambda _: True, "executed", lambda rows: 100 * mean([row["code"] not in RETCODES_FINE for row in rows])),
+    "fill_rate": (lambda _: True, "executed", lambda rows: share_percent([row["code"] in RETCODES_FILLED for row in rows])),
+    "reject_rate": (lambda _: True, "executed", lambda rows: share_percent([row["code"] not in RETCODES_FINE for row in rows])),
 }
 
 # WINDOW is the wider of the step and the configured window.
@@ -306,6 +315,7 @@ _PROMQL: Mapping[str, str] = {
     "network_latency": "max by ({by}) (tds_host_network_latency_seconds)",
     "memory_used": "sum by ({by}) (tds_host_memory_used_bytes)",
     "disk_used": "sum by ({by}) (tds_host_disk_used_bytes)",
+    "disk_fullness": "max by ({by}) (tds_host_disk_used_ratio * 100)",
     "network_throughput": "sum by ({by}) (rate(tds_host_network_bytes_total[WINDOW]))",
 }
 

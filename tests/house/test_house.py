@@ -82,9 +82,12 @@ def test_the_command_line_knows_every_kind_of_backup_without_importing_them() ->
     from app import __main__
     from app.backup import KINDS
     from app.config import DEFAULT_FILE, DEFAULT_URL
+    from app.model import SORT_ORDERS, TOP_BY
 
     assert __main__._KINDS == KINDS  # noqa: SLF001  it has no other name
     assert (__main__._URL, f"{__main__._FOLDER}/bridge.yaml") == (DEFAULT_URL, DEFAULT_FILE)  # noqa: SLF001
+    ranking = (__main__._SORT_ORDERS, __main__._TOP_BY)  # noqa: SLF001  as above
+    assert ranking == (SORT_ORDERS, TOP_BY)
     code = "import sys, app.__main__; print(*[name for name in sys.modules if name.startswith(('app.', 'fastapi', 'duckdb'))])"
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert set(imported.split()) == {"app.__main__", "app.errors"}

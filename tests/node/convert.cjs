@@ -1,26 +1,12 @@
-// Grafana's own frame converter on the bridge's answers: a line of JSON in, a line of JSON out.
+// Grafana's own frame converter on the bridge's answers.
 //
 //   in   {"id": 1, "body": [element, ...]}      what POST /json/query or GET /v1/frames answered
 //   out  {"id": 1, "frames": [...]}             what a panel gets, or {"id": 1, "error": "..."}
 "use strict";
 
-const readline = require("node:readline");
-
-// What the package's companions look for in a browser while they load. The converter itself uses none of it, so a stand-in that
-// answers anything with itself will do.
-const anything = new Proxy(function () {}, {
-  get: (_, name) => (name === Symbol.toPrimitive ? () => "" : name === "length" ? 0 : anything),
-  apply: () => anything,
-  construct: () => anything,
-});
-globalThis.window = globalThis;
-globalThis.document = anything;
-globalThis.location = anything;
-globalThis.history = {};
-globalThis.addEventListener = () => {};
-globalThis.localStorage = { getItem: () => null, setItem: () => {}, removeItem: () => {} };
-
+require("./browser.cjs");
 const { getFieldDisplayName, toDataFrame } = require("@grafana/data");
+const { answer } = require("./lines.cjs");
 
 function shown(frame, frames) {
   return {
@@ -55,13 +41,4 @@ function converted(body) {
   return frames.map((frame) => shown(frame, frames));
 }
 
-readline.createInterface({ input: process.stdin }).on("line", (line) => {
-  const { id, body } = JSON.parse(line);
-  let answer;
-  try {
-    answer = { id, frames: converted(body) };
-  } catch (error) {
-    answer = { id, error: String(error && error.message ? error.message : error) };
-  }
-  process.stdout.write(JSON.stringify(answer) + "\n");
-});
+answer(({ body }) => ({ frames: converted(body) }));

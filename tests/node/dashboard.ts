@@ -8,7 +8,7 @@ import type { Options as StatOptions } from "@grafana/schema/raw/stat";
 import type { Options as TableOptions } from "@grafana/schema/raw/table";
 import type { Options as TimeSeriesOptions } from "@grafana/schema/raw/timeseries";
 
-type Wire<T> = unknown extends T
+export type Wire<T> = unknown extends T
   ? T
   : T extends string
     ? `${T}`

@@ -28,6 +28,8 @@ RULES: dict[str, Json] = {
 }
 ON_THE_BRIDGE = [uid for uid, rule in RULES.items() if rule["data"][0]["datasourceUid"] == "bridge-infinity-alerts"]
 ON_PROMETHEUS = [uid for uid in RULES if uid not in ON_THE_BRIDGE]
+#: Rejected orders of so many; the last broker is a quiet one.
+BROKERS = {"fair": (1, 300), "poor": (9, 300), "broken": (18, 300), "gone": (6, 6), "quiet": (1, 1)}
 PAIRS = {"slow": ("rtrs", "duckdb"), "good": ("duckdb", "clickhouse")}
 
 
@@ -78,8 +80,8 @@ def wrong_redis(stores: Stores) -> None:
     for name, age_s in (("mt5-001", 25), ("mt5-002", 40)):
         client.hset(f"instance:{name}", mapping={"last_heartbeat_ms": at_ms - age_s * 1000})
     numbers = iter(range(1, 1000))
-    for broker, rejects in (("fair", 1), ("poor", 3), ("broken", 6)):
-        for place in range(100):
+    for broker, (rejects, orders) in BROKERS.items():
+        for place in range(orders):
             result = {"event": "reject", "retcode": "10006"} if place < rejects else {"event": "execution", "retcode": "10009"}
             client.xadd("trade_results", result | {"broker_id": broker, "symbol": "EURUSD"}, id=f"{at_ms + 1}-{next(numbers)}")
 
@@ -92,7 +94,7 @@ def signals(stores: Stores, count: int) -> None:
 
 def wrong_samples(until_ms: int) -> str:
     """OpenMetrics: of two syncs one is slow and fails; of three stores one is out of every bridge's reach, one of one's."""
-    return "\n".join([*_syncs(until_ms), *_bridges(until_ms), "# EOF\n"])
+    return "\n".join([*_syncs(until_ms), *_bridges(until_ms), *_disks(until_ms), "# EOF\n"])
 
 
 def _times(until_ms: int) -> Iterator[tuple[int, int]]:
@@ -117,12 +119,21 @@ def _syncs(until_ms: int) -> Iterator[str]:
             yield f'tds_sync_failure_total{{source="{source}",sink="{sink}"}} {number * each_15s} {at}'
 
 
+def _disks(until_ms: int) -> Iterator[str]:
+    yield "# TYPE tds_host_disk_used_ratio gauge"
+    for host, used in (("host-1", 0.9), ("host-2", 0.97), ("host-3", 0.5)):
+        labels = f'host="{host}",disk="/"'
+        yield from (f"tds_host_disk_used_ratio{{{labels}}} {used} {at}" for _, at in _times(until_ms))
+
+
 def _bridges(until_ms: int) -> Iterator[str]:
     up: Mapping[str, tuple[int, int]] = {"rts": (0, 0), "clickhouse": (0, 1), "duckdb": (1, 1)}
     yield "# TYPE bridge_source_up gauge"
     for source, states in up.items():
         for replica, state in enumerate(states):
-            yield from (f'bridge_source_up{{source="{source}",instance="b{replica}"}} {state} {at}' for _, at in _times(until_ms))
+            labels = f'job="bridge",source="{source}",instance="b{replica}"'
+            yield from (f"bridge_source_up{{{labels}}} {state} {at}" for _, at in _times(until_ms))
     yield "# TYPE bridge_stale_responses counter"
     for source, each in (("rts", 1), ("duckdb", 0)):
-        yield from (f'bridge_stale_responses_total{{source="{source}"}} {5 + n * each} {at}' for n, at in _times(until_ms))
+        labels = f'job="bridge",source="{source}"'
+        yield from (f"bridge_stale_responses_total{{{labels}}} {5 + n * each} {at}" for n, at in _times(until_ms))

@@ -43,10 +43,13 @@ FIRES = {
     "tds-signals-pile-up": {"executors"},
     "tds-rejects-many": {"poor", "broken"},
     "tds-rejects-most": {"broken"},
+    "tds-rejects-half": {"gone"},
+    "tds-disk-fills": {"host-1", "host-2"},
+    "tds-disk-full": {"host-2"},
     "tds-source-down": {"rts"},
     "tds-stale-served": {"rts"},
 }
-_LABEL = {"account": "account", "instance": "instance", "performance": "broker", "bridge": "source"}
+_LABEL = {"account": "account", "instance": "instance", "performance": "broker", "system_health": "host", "bridge": "source"}
 
 
 def _label(uid: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from dashboards.__main__ import ALL, FOLDER, made, main, texts
+from dashboards.__main__ import ALL, FOLDER, FOLDER_V2, made, main, texts
 from dashboards.board import WIDTH
+from dashboards.schema_v2 import as_v2
 from tests.e2e.conftest import client_of
 from tests.servers.grafana import FrameConverter
 from tests.servers.plugins import Viewer, opened, panels_of
@@ -45,11 +46,36 @@ def test_the_command_writes_what_is_not_current_and_says_so_when_it_only_checks(
     (tmp_path / "account.json").write_text("{}", encoding="utf-8")
     capsys.readouterr()
     assert main(["--check"]) == 1
-    assert capsys.readouterr().out == "account.json: not current; run `make dashboards`\n"
+    assert capsys.readouterr().out == f"{tmp_path.name}/account.json: not current; run `make dashboards`\n"
 
 
 def test_every_dashboard_is_one_by_grafanas_own_schema(tmp_path: Path) -> None:
     assert complaints({name: json.dumps(one) for name, one in DASHBOARDS.items()}, tmp_path) == ""
+
+
+def test_every_dashboard_is_there_in_schema_v2_too_and_is_one_by_grafanas_own_schema(tmp_path: Path) -> None:
+    committed = {file.stem: file.read_text(encoding="utf-8") for file in FOLDER_V2.glob("*.json")}
+    assert {name: json.loads(text) for name, text in committed.items()} == {name: as_v2(one) for name, one in DASHBOARDS.items()}
+    assert complaints(committed, tmp_path, v2=True) == ""
+
+
+def test_a_dashboard_in_schema_v2_has_every_panel_in_the_place_and_row_that_it_has_in_the_classic_one() -> None:
+    for name, one in DASHBOARDS.items():
+        heading, begins, classic = "", 0, {}
+        for panel in one["panels"]:
+            at = panel["gridPos"]
+            if panel["type"] == "row":
+                heading, begins = panel["title"], at["y"] + 1
+            else:
+                classic[f"panel-{panel['id']}"] = (heading, at["x"], at["y"] - begins, at["w"], at["h"])
+        spec = json.loads((FOLDER_V2 / f"{name}.json").read_text(encoding="utf-8"))["spec"]
+        newer = {
+            item["spec"]["element"]["name"]: (row["spec"]["title"], *(item["spec"][key] for key in ("x", "y", "width", "height")))
+            for row in spec["layout"]["spec"]["rows"]
+            for item in row["spec"]["layout"]["spec"]["items"]
+        }
+        assert newer == classic
+        assert spec["elements"].keys() == classic.keys()
 
 
 WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
@@ -62,15 +88,38 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
 }
 
 
-def test_the_schema_refuses_a_wrong_dashboard(tmp_path: Path) -> None:
-    planted = {}
-    for name, (spoil, _) in WRONG.items():
-        one = json.loads(json.dumps(DASHBOARDS["trade_execution"]))
+def _first_element(resource: Any) -> Any:
+    return next(iter(resource["spec"]["elements"].values()))["spec"]
+
+
+WRONG_V2: dict[str, tuple[Callable[[Any], object], str]] = {
+    "a_misspelt_key": (lambda one: one["spec"].update(descripton="x"), "descripton"),
+    "a_misspelt_key_of_a_panel": (lambda one: _first_element(one).update(titel="x"), "titel"),
+    "a_colour_mode_that_does_not_exist": (
+        lambda one: _first_element(one)["vizConfig"]["spec"]["options"].update(colorMode="rainbow"),
+        "rainbow",
+    ),
+    "a_layout_that_does_not_exist": (lambda one: one["spec"]["layout"].update(kind="HeapLayout"), "HeapLayout"),
+    "a_refresh_of_a_variable_that_does_not_exist": (
+        lambda one: one["spec"]["variables"][0]["spec"].update(refresh=2),
+        "refresh",
+    ),
+    "another_version": (lambda one: one.update(apiVersion="dashboard.grafana.app/v3"), "v3"),
+}
+
+
+@pytest.mark.parametrize("v2", [False, True])
+def test_the_schema_refuses_a_wrong_dashboard(v2: bool, tmp_path: Path) -> None:
+    planted, wrong = {}, WRONG_V2 if v2 else WRONG
+    for name, (spoil, _) in wrong.items():
+        classic = json.loads(json.dumps(DASHBOARDS["trade_execution"]))
+        one = as_v2(classic) if v2 else classic
         spoil(one)
         planted[name] = json.dumps(one)
-    said = complaints(planted, tmp_path).splitlines()
-    for name, (_, word) in WRONG.items():
-        assert any(line.startswith(f"{name}.ts") and word in line for line in said), (name, said)
+    said = complaints(planted, tmp_path, v2).splitlines()
+    for name, (_, word) in wrong.items():
+        mine = [place for place, line in enumerate(said) if line.startswith(f"{name}.ts")]
+        assert any(word in " ".join(said[place : place + 12]) for place in mine), (name, said)
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
@@ -97,6 +146,8 @@ def test_each_dashboard_has_what_an_operator_relies_on(name: str) -> None:
         assert panel["description"]
         assert 0 < panel["maxDataPoints"] <= 1000
         assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+    first = next(panels_of(one))
+    assert first["title"] == ("Sources down" if name == "bridge" else "State of the data")
     assert any(panel["title"].startswith("Data: state") for panel in panels_of(one))
 
 
@@ -105,7 +156,7 @@ def test_slippage_says_its_sign_wherever_it_is_shown() -> None:
         panel
         for one in DASHBOARDS.values()
         for panel in panels_of(one)
-        if panel["title"] != "Data: state and age" and any("slippage" in target.get("target", "") for target in panel["targets"])
+        if panel["title"] != "State of the data" and any("slippage" in target.get("target", "") for target in panel["targets"])
     ]
     assert len(shown) >= 5
     assert all("positive is worse for the account" in panel["description"] for panel in shown)
@@ -137,14 +188,12 @@ async def test_every_panel_gets_an_answer_to_what_the_plugin_sends(
     client: httpx.AsyncClient, stores: Stores, frame_converter: FrameConverter, name: str, panel: Any
 ) -> None:
     frames = await _frames(client, frame_converter, _day(stores).json_query(DASHBOARDS[name], panel))
+    if panel["type"] == "table" or panel["title"] == "State of the data":
+        return _columns_exist(panel, frames)
     for target in panel["targets"]:
         mine = [frame for frame in frames if frame["refId"] == target["refId"]]
         values = [value for frame in mine for field in frame["fields"] if field["type"] != "time" for value in field["values"]]
         assert any(value is not None for value in values), "no data"
-    if panel["type"] == "table":
-        _columns_exist(panel, frames[0])
-    elif panel["options"].get("reduceOptions", {}).get("fields"):
-        assert "value" in [field["name"] for field in frames[0]["fields"]]
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -160,20 +209,17 @@ async def test_who_opens_a_dashboard_sees_data_in_every_panel_and_no_remark_on_a
             assert all(frame["length"] for frame in frames), panel["title"]
 
 
-def _columns_exist(panel: Any, frame: dict[str, Any]) -> None:
-    """What the transformations and overrides name is there."""
-    columns = {field["name"]: field["values"] for field in frame["fields"]}
+def _columns_exist(panel: Any, frames: Sequence[Any]) -> None:
+    """It is one table, of what the transformation and the overrides name."""
+    [frame] = frames
+    columns = {field["displayName"] for field in frame["fields"]}
     for change in panel["transformations"]:
         options = change["options"]
-        if change["id"] == "groupingToMatrix":
-            rows, metrics, _ = (columns[options[key]] for key in ("rowField", "columnField", "valueField"))
-            columns = {f"{options['rowField']}\\{options['columnField']}": rows} | dict.fromkeys(metrics, rows)
-        elif change["id"] == "organize":
-            named = {*options["renameByName"], *options["indexByName"], *options["excludeByName"]}
-            assert named <= columns.keys()
-            kept = [name for name in columns if name not in options["excludeByName"]]
-            columns = {options["renameByName"].get(name, name): [] for name in kept}
-    assert {override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]} <= columns.keys()
+        assert change["id"] == "organize"
+        assert {*options["renameByName"], *options["indexByName"], *options["excludeByName"]} <= columns
+        columns = {options["renameByName"].get(name, name) for name in columns - options["excludeByName"].keys()}
+    named = {one["matcher"]["options"] for one in panel["fieldConfig"]["overrides"] if one["matcher"]["id"] == "byName"}
+    assert named <= columns
 
 
 @pytest.mark.asyncio(loop_scope="module")

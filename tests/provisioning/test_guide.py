@@ -55,7 +55,7 @@ def unknown(names: Iterable[str], markdown: str) -> list[str]:
 def test_every_command_of_ours_is_understood(program: str, least: int) -> None:
     parse = bridge_parser().parse_args if program == "bridge" else winsvc_parser().parse_args
     called = commands(
-        text(), r"(?:bin/bridge|bridge(?= (?:backup|restore|key|check|sync)))" if program == "bridge" else "-m winsvc"
+        text(), r"(?:bin/bridge|bridge(?= (?:backup|restore|key|check|sync|snapshots)))" if program == "bridge" else "-m winsvc"
     )
     asked = [call for call in called if "--help" not in call and "--version" not in call]
     assert len(asked) >= least

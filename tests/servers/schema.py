@@ -14,16 +14,20 @@ _TYPES = FOLDER / "node_modules" / "@grafana" / "schema" / "dist" / "types"
 _COMPILER = FOLDER / "node_modules" / "typescript" / "bin" / "tsc"
 
 
-def complaints(dashboards: Mapping[str, str], folder: Path) -> str:
-    """What the compiler says of texts that claim to be dashboards, by name; nothing when all are. `folder` is scratch."""
+def complaints(dashboards: Mapping[str, str], folder: Path, v2: bool = False) -> str:
+    """What the compiler says of texts that claim to be dashboards (in schema `v2`, or else in the classic one), by name; nothing
+    when all are. `folder` is scratch."""
+    kind, module = ("DashboardResource", "dashboard_v2") if v2 else ("DashboardFile", "dashboard")
     node = shutil.which("node")
     if node is None or not _COMPILER.exists() or not _TYPES.is_dir():
         raise RuntimeError("node or tests/node/node_modules is missing; `make test` installs both")
     for name, text in dashboards.items():
-        code = f'import type {{ DashboardFile }} from "dashboard";\nexport const found: DashboardFile = {text};\n'
+        code = f'import type {{ {kind} }} from "{module}";\nexport const found: {kind} = {text};\n'
         (folder / f"{name}.ts").write_text(code, encoding="utf-8")
     paths = {
         "dashboard": [str(FOLDER / "dashboard.ts")],
+        "dashboard_v2": [str(FOLDER / "dashboard_v2.ts")],
+        "@grafana/schema/v2beta1": [str(_TYPES / "schema" / "dashboard" / "v2beta1" / "types.spec.gen.d.ts")],
         "@grafana/schema": [str(_TYPES / "index.d.ts")],
         "@grafana/schema/raw/*": [str(_TYPES / "raw" / "composable" / "*" / "panelcfg" / "x" / "types.gen.d.ts")],
     }

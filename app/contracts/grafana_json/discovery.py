@@ -12,10 +12,10 @@ from starlette.responses import Response
 from app.catalog import Metric
 from app.contracts import values
 from app.contracts.filters import Reading, as_filter_value, filters
-from app.contracts.grafana_json.rendering import FORMATS
+from app.contracts.grafana_json.rendering import FORMATS, LEGENDS
 from app.contracts.grafana_json.routes import asked_range
 from app.contracts.request import Serving, body_object, json_of, json_response, serving, unless_left
-from app.model import Matcher
+from app.model import TOP_BY, Matcher
 from app.query.bridge import Bridge
 
 router = APIRouter(prefix="/json")
@@ -32,17 +32,36 @@ async def list_metrics(request: Request) -> Response:
 
 
 def _query_options(metric: Metric) -> dict[str, Any]:
-    labels = [{"label": label, "value": label} for label in metric.entry.labels]
-    payloads: list[dict[str, Any]] = (
-        [{"name": "by", "label": "Keep labels", "type": "multi-select", "options": labels}] if labels else []
-    )
-    payloads += [{"name": label, "label": f"Only {label}", "type": "multi-select"} for label in metric.entry.labels]
+    """The options of one metric. A choice of several has no values here: the editor shows and keeps several chosen values only
+    where it asks for them (`/metric-payload-options`)."""
+    labels = metric.entry.labels
+    payloads: list[dict[str, Any]] = [{"name": "by", "label": "Keep labels", "type": "multi-select"}] if labels else []
+    payloads += [{"name": label, "label": f"Only {label}", "type": "multi-select"} for label in labels]
     payloads += [
         {"name": "where", "label": "Filter", "type": "input", "placeholder": "label=value"},
         {"name": "step", "label": "Step", "type": "input", "placeholder": "auto"},
-        {"name": "format", "label": "Format", "type": "select", "options": [{"label": one, "value": one} for one in FORMATS]},
+        _select("format", "Format", {one: one for one in FORMATS}),
+        _select("instant", "Newest value only", {"true": "yes", "false": "no"}),
+        _select("sort", "Order of the series", _SORT_WORDS),
+        {"name": "top", "label": "Only the first", "type": "input", "placeholder": "all"},
+        _select("top_by", "Order by the value that is", {one: one for one in TOP_BY}),
+        {"name": "within", "label": "Only the newest part", "type": "input", "placeholder": "5m"},
+        _select("legend", "Name by", {one: one for one in LEGENDS}),
     ]
     return {"value": metric.name, "label": metric.entry.title, "payloads": payloads}
+
+
+def _select(name: str, label: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """An option of which one value is chosen."""
+    return {
+        "name": name,
+        "label": label,
+        "type": "select",
+        "options": [{"label": shown, "value": value} for value, shown in options.items()],
+    }
+
+
+_SORT_WORDS = {"-value": "highest first", "value": "lowest first", "label": "by label"}
 
 
 @router.post("/metric-payload-options")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,8 @@ from app.catalog import Metric
 from app.catalog.entries import unknown_name_error
 from app.contracts import values as grammar
 from app.contracts.filters import Reading, Variables, equality_filter, filters
-from app.contracts.grafana_json.rendering import FORMATS, Target, annotation_objects, render
+from app.contracts.grafana_json.rendering import FORMATS, JOINED_FORMATS, LEGENDS, Target, annotation_objects, render_panel
+from app.contracts.ranking import parse_ranking, queries_of_now
 from app.contracts.request import (
     JSON,
     body_bytes,
@@ -34,13 +36,16 @@ from app.contracts.request import (
 from app.contracts.request_key import cuts_members, panel_key, request_key
 from app.contracts.values import window_ms
 from app.errors import BadQuery, BridgeError, LimitExceeded
-from app.model import Matcher, Notice, Query, Result
+from app.model import UNRANKED, Matcher, Notice, Query, Result
 from app.query.bridge import Bridge
+from app.query.events import MOST_EVENTS
 from app.responses.headers import result_headers
 
 router = APIRouter(prefix="/json")
 
-PAYLOAD_KEYS = ("by", "where", "step", "format", "instant")
+PAYLOAD_KEYS = ("by", "where", "step", "format", "instant", "sort", "top", "top_by", "least", "marks", "within", "legend")
+#: Events only: more than this are shown in groups.
+MOST_KEY = "most"
 _PAYLOAD = f"an object with {', '.join(PAYLOAD_KEYS)}"
 _LONGEST_ID = 200
 _MOST_LABELS = 64
@@ -63,17 +68,12 @@ async def query(request: Request) -> Response:
     targets = parse(given.bridge, body)
     results = await unless_left(request, answer(given.bridge, targets, given.budget_s))
     flat = [result for found in results for result in found]
-    if not inband:
+    # A line that tells what has failed is an answer, also where everything has.
+    if not inband and any(target.format != "summary" for target in targets):
         reject_when_all_failed(flat)
-    several = len({result.query.metric for result in flat}) > 1
-    elements = (
-        element
-        for target, found in zip(targets, results, strict=True)
-        for element in render(given.bridge, target, found, several)
-    )
+    elements = render_panel(given.bridge, list(zip(targets, results, strict=True)))
     response = await json_array(elements, result_headers(flat))
-    # Frames contain ages, which differ in each response.
-    if given.responses is not None and all(target.format != "frame" for target in targets):
+    if given.responses is not None and not any(target.has_ages or target.is_narrowed for target in targets):
         key = request_key(request.scope, lambda: panel_key(text, given.bridge.clock()))
         if key is not None and cuts_members(text, body):
             given.responses.keep(key.shape, flat, JSON, bytes(response.body))
@@ -92,12 +92,12 @@ async def legacy_annotations(request: Request) -> Response:
     body = await body_object(request)
     annotation = object_in(body.get("annotation"), "annotation")
     name = annotation.get("query") or annotation.get("name")
-    now_ms = given.bridge.clock()
-    from_ms, to_ms = asked_range(body, now_ms)
     event = given.bridge.catalogue.event(str(name), "annotation.query")
-    result = await unless_left(request, given.bridge.events(event.name, from_ms, to_ms, (), given.budget_s))
+    shared = _Shared.of(given.bridge, body)
+    where, remarks = shared.parse_where(event.name, event.entry.labels, {})
+    result = await unless_left(request, given.bridge.events(event.name, shared.from_ms, shared.to_ms, where, given.budget_s))
     reject_when_all_failed([result])
-    return json_response(annotation_objects(result, annotation), headers=result_headers([result]))
+    return json_response(annotation_objects(result, annotation, remarks), headers=result_headers([result]))
 
 
 async def answer(bridge: Bridge, targets: Sequence[Target], budget_s: float) -> list[list[Result]]:
@@ -164,7 +164,7 @@ class _Shared:
         try:
             return self._parsed(raw, ref_id)
         except BridgeError as failure:
-            return Target(ref_id, str(raw.get("target"))[:100], error=failure)
+            return Target(ref_id, str(raw.get("target"))[:100], format=_joined_form(raw), error=failure)
 
     def _parsed(self, raw: Mapping[str, Any], ref_id: str) -> Target:
         text = raw.get("target")
@@ -176,12 +176,27 @@ class _Shared:
             return self._event(names[0], payload, ref_id)
         metrics = [self.bridge.catalogue.metric(name, "target") for name in names]
         wanted = grammar.choice(payload.get("format"), "payload.format", FORMATS, _TYPES.get(str(raw.get("type")), "datapoints"))
+        legend = grammar.choice(payload.get("legend"), "payload.legend", LEGENDS, LEGENDS[0])
         queries, remarks = [], list[Notice]()
         for metric in metrics:
             found, remark = self._query(metric, payload, ref_id)
             queries.append(found)
             remarks += remark
-        return Target(ref_id, text, tuple(queries), wanted, remarks=tuple(dict.fromkeys(remarks)))
+        marks = _wants_marks(payload, wanted)
+        ranking = UNRANKED
+        if wanted in JOINED_FORMATS:
+            queries, ranking = queries_of_now(queries, "payload.format", wanted)
+        return Target(
+            ref_id,
+            text,
+            tuple(queries),
+            wanted,
+            legend,
+            is_narrowed=any(query.from_ms != self.from_ms for query in queries),
+            remarks=tuple(dict.fromkeys(remarks)),
+            marks=marks,
+            ranking=ranking,
+        )
 
     def _names(self, text: str) -> list[str]:
         """The names of metrics or of an event in a target, with variables filled in."""
@@ -190,25 +205,25 @@ class _Shared:
 
     def _event(self, name: str, payload: Mapping[str, Any], ref_id: str) -> Target:
         event = self.bridge.catalogue.events[name]
-        refuse_unknown_keys(payload, name, event.entry.labels)
-        where, remarks = self._where(name, event.entry.labels, payload)
+        refuse_unknown_keys(payload, name, event.entry.labels, (*PAYLOAD_KEYS, MOST_KEY))
+        most = grammar.whole_number(payload.get(MOST_KEY), f"payload.{MOST_KEY}", 0, MOST_EVENTS, 0)
+        where, remarks = self.parse_where(name, event.entry.labels, payload)
         for matcher in where:
             if matcher.label not in event.entry.labels:
                 raise unknown_name_error(f"payload.where: event {name}: label", matcher.label, event.entry.labels)
-        return Target(
-            ref_id, name, format="table", event=Query(name, self.from_ms, self.to_ms, ref_id, where=where), remarks=tuple(remarks)
-        )
+        query = Query(name, self.from_ms, self.to_ms, ref_id, where=where)
+        return Target(ref_id, name, format="table", event=query, most=most or None, remarks=tuple(remarks))
 
     def _query(self, metric: Metric, payload: Mapping[str, Any], ref_id: str) -> tuple[Query, list[Notice]]:
         refuse_unknown_keys(payload, metric.name, metric.entry.labels)
-        where, remarks = self._where(metric.name, metric.entry.labels, payload)
+        where, remarks = self.parse_where(metric.name, metric.entry.labels, payload)
         by = payload.get("by")
         step_ms = grammar.step_ms(payload.get("step"), "payload.step")
         # A sampled metric is fetched finer than the panel's interval and then thinned, so its extremes stay.
         default_ms = None if metric.sampled else self._interval_ms(metric)
         query = Query(
             metric.name,
-            self.from_ms,
+            self._begin_ms(payload),
             self.to_ms,
             ref_id,
             step_ms=step_ms or default_ms,
@@ -217,15 +232,24 @@ class _Shared:
             by=tuple(grammar.words(by if isinstance(by, list) else [by], "payload.by", _MOST_LABELS)),
             where=where,
             instant=grammar.flag(payload.get("instant"), "payload.instant"),
+            ranking=parse_ranking(payload.get, "payload."),
+            least=grammar.whole_number(payload.get("least"), "payload.least", 0, 10**9, 0),
         )
         return query, remarks
+
+    def _begin_ms(self, payload: Mapping[str, Any]) -> int:
+        """Where the target's window begins: where the panel's does, or later if only its newest part is asked for (`within`)."""
+        length_ms = grammar.duration_ms(payload.get("within"), "payload.within")
+        return self.from_ms if length_ms is None else max(self.from_ms, self.to_ms - length_ms)
 
     def _interval_ms(self, metric: Metric) -> int | None:
         """The panel's interval, raised to the metric's resolution. There is no remark on that: no person chose the interval."""
         finest_ms = metric.entry.resolution_s * 1000
         return None if self.interval_ms is None else -(-self.interval_ms // finest_ms) * finest_ms
 
-    def _where(self, name: str, labels: Sequence[str], payload: Mapping[str, Any]) -> tuple[tuple[Matcher, ...], list[Notice]]:
+    def parse_where(
+        self, name: str, labels: Sequence[str], payload: Mapping[str, Any]
+    ) -> tuple[tuple[Matcher, ...], list[Notice]]:
         """The target's filters and the ad-hoc filters whose label it has. A remark names each other ad-hoc filter."""
         apply = [matcher for matcher in self.ad_hoc if matcher.label in labels]
         others = dict.fromkeys(matcher.label for matcher in self.ad_hoc if matcher.label not in labels)
@@ -239,6 +263,21 @@ class _Shared:
                 )
                 own += [matcher] if matcher else []
         return tuple(dict.fromkeys((*apply, *own))), remarks
+
+
+def _joined_form(raw: Mapping[str, Any]) -> str:
+    """The form of a target that could not be read, where it is a part of a table of several targets."""
+    with suppress(BridgeError):
+        wanted = payload_of(raw).get("format")
+        return wanted if wanted in JOINED_FORMATS else FORMATS[0]
+    return FORMATS[0]
+
+
+def _wants_marks(payload: Mapping[str, Any], form: str) -> bool:
+    marks = grammar.flag(payload.get("marks"), "payload.marks")
+    if marks and form == "datapoints":
+        raise BadQuery("payload.marks: datapoints have no place for them; allowed: beside format table or frame")
+    return marks
 
 
 def payload_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -265,9 +304,9 @@ def _object_of(value: Any, field: str) -> Mapping[str, Any]:
     return value
 
 
-def refuse_unknown_keys(payload: Mapping[str, Any], name: str, labels: Sequence[str]) -> None:
+def refuse_unknown_keys(payload: Mapping[str, Any], name: str, labels: Sequence[str], keys: Sequence[str] = PAYLOAD_KEYS) -> None:
     """Raise BadQuery for an unknown payload key."""
-    allowed = (*PAYLOAD_KEYS, *labels)
+    allowed = (*keys, *labels)
     for key in payload:
         if key not in allowed:
             raise BadQuery(f"payload: {key[:60]!r} is not known to {name}; allowed: {', '.join(allowed)}")

@@ -11,7 +11,7 @@ import numpy as np
 from app.model import Frame, Labels, Matcher, Notice, Provenance, Statement, TimeRange
 
 #: Goes up when the form changes. Bytes of another version are not read.
-VERSION = 5
+VERSION = 6
 _HEAD = struct.Struct("<BI")
 
 _Scalar = str | bool | int | float | None
@@ -55,6 +55,7 @@ class _Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     covers_from: _Instant | None
     covers_to: _Instant | None
     behind: _Count
+    written: tuple[tuple[Labels, _Instant], ...]
     asked: _Instant
 
 
@@ -76,6 +77,7 @@ def pack(statement: Statement, frame: Frame) -> bytes:
             covers_from=frame.covers_from_ms,
             covers_to=frame.covers_to_ms,
             behind=frame.behind_ms,
+            written=tuple(frame.written_ms.items()),
             asked=frame.provenance.asked_ms,
         )
     )
@@ -130,6 +132,7 @@ def _frame_from(head: _Head, columns: memoryview) -> Frame:
         covers_to_ms=head.covers_to,
         covers_from_ms=head.covers_from,
         behind_ms=head.behind,
+        written_ms=dict(head.written),
         provenance=Provenance(asked_ms=head.asked),
     )
 

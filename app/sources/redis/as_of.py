@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from pydantic import Field
 
 from app.clock import age_text
 from app.documents.schema import Strict
-from app.model import Flags, Notice, Remarks, Values, gap_remark
+from app.model import Flags, Labels, Notice, Remarks, Values, gap_remark
 from app.sources.redis.parse import Cell, instants
 from app.sources.redis.reads import Grouped, unparsed_remark
 
@@ -39,6 +40,13 @@ class AsOf(Strict):
         if (beside := old & ~alone).any():
             remarks += gap_remark(f"{self._age_text(what, at_ms[beside], now_ms)}; figures of now hold their last values")
         return alone, remarks
+
+    def oldest_writes(self, written: Sequence[Cell], where: Grouped) -> dict[Labels, int]:
+        """When the oldest hash of each label set was written, epoch ms; without label sets of which no hash says it."""
+        at_ms, _ = instants([written[row] for row in where.keep])
+        oldest = np.full(len(where.label_sets), np.inf)
+        np.fmin.at(oldest, where.place, at_ms)
+        return {where.label_sets[place]: int(oldest[place]) for place in np.flatnonzero(np.isfinite(oldest)).tolist()}
 
     def _age_text(self, what: str, written_ms: Values, now_ms: int) -> str:
         longest = age_text(now_ms - round(written_ms.min()))

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from app.model import NO_REMARKS, Flags, Frame, Parts, Remarks, Times, Values, gap_remark
+from app.model import NO_REMARKS, Flags, Frame, Labels, Parts, Remarks, Times, Values, gap_remark
 from app.sources.redis.aggregation import COUNTING, PARTS, Rows, ValueSpec, aggregate_rows
 from app.sources.redis.as_of import AsOf
 from app.sources.redis.connections import Command, Reply
@@ -52,6 +52,11 @@ class HashValues:
 
 class HashSpec(ValueSpec):
     """A value form whose rows are hashes."""
+
+    @property
+    def gives_age(self) -> bool:
+        """With `age_of` a hash is as old as it was when the read was asked."""
+        return self.age_of is not None
 
     def fields_for(self, labels: Sequence[str]) -> tuple[str, ...]:
         """The hash fields for the value, these labels, and `same`."""
@@ -170,14 +175,20 @@ class HashesRead(HashSpec):
         parts = [hashes.commands(context), zeros.commands(context) if zeros else [], self._sample_commands(members, context)]
         replies = await context.connections.ask([command for part in parts for command in part])
         of_hashes, of_zeros, of_samples = _split_replies(replies, [len(part) for part in parts])
-        runs, remarks = self._runs_of(members, hashes.found_hashes(of_hashes, context), of_samples, context)
+        found = hashes.found_hashes(of_hashes, context)
+        runs, remarks = self._runs_of(members, found, of_samples, context)
         if self.zeros:
             whole = context.statement.range
             since_ms = whole.bucket_ms(members.since_ms) if self.ranged else context.open_ms
             buckets = np.arange(since_ms, whole.to_ms, whole.step_ms)
             runs = with_zeros(runs, self.zeros.label_sets(context, zero_ids, zeros, of_zeros), buckets)
         covers_from_ms = members.since_ms if members.since_ms > context.statement.range.from_ms else None
-        return frame_from_runs(runs, members.remarks + remarks, covers_from_ms)
+        return frame_from_runs(runs, members.remarks + remarks, covers_from_ms, self._oldest_writes(found, context))
+
+    def _oldest_writes(self, found: FoundHashes, context: ReadContext) -> dict[Labels, int]:
+        if self.as_of is None or not context.statement.now_ms:
+            return {}
+        return self.as_of.oldest_writes(found.cells[self.as_of.field], self.group_hashes(found, context))
 
     async def _read_members(self, context: ReadContext) -> tuple[Members, list[bytes]]:
         commands = [self._index_command(context)]

@@ -151,9 +151,17 @@ def unparsed_remark(pattern: str, field: str, count: int) -> Remarks:
     return gap_remark(f"{pattern}: {field} does not parse {count} times; shown as null") if count else NO_REMARKS
 
 
-def frame_from_runs(runs: Sequence[Run], remarks: Remarks, covers_from_ms: int | None = None) -> Frame:
+def frame_from_runs(
+    runs: Sequence[Run], remarks: Remarks, covers_from_ms: int | None = None, written_ms: Mapping[Labels, int] | None = None
+) -> Frame:
     """The runs as a frame with what the read says of them."""
-    return frame_of_runs(runs, notices=remarks.notices, partial=remarks.partial, covers_from_ms=covers_from_ms)
+    return frame_of_runs(
+        runs,
+        notices=remarks.notices,
+        partial=remarks.partial,
+        covers_from_ms=covers_from_ms,
+        written_ms=written_ms or {},
+    )
 
 
 def truncated_remark(what: str, limit: int, name: str) -> Remarks:

@@ -14,12 +14,13 @@ Series = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Fires:
-    """With these series the alert fires at `at` with these labels and this summary, not yet at `before`; with `quiet`, never."""
+    """With these series the alert fires at `at` with these labels and this summary, not yet at `before` (None: at once); with
+    `quiet`, never."""
 
     alert: str
     series: Series
     quiet: Series
-    before: str
+    before: str | None
     at: str
     labels: Mapping[str, str]
     summary: str

@@ -31,12 +31,6 @@ CASES = [
         '{broker="x"}',
         12,
     ),
-    Records(
-        "broker:tds_orders_rejected:ratio10m",
-        {'tds_order_responses_total{broker="x",retcode="10009"}': "0+2x60"},
-        '{broker="x"}',
-        0,
-    ),
     Records("job:bridge_queries_failed:ratio5m", {bridge("bridge_queries_total", status="fresh"): "0+3x60"}, "", 0),
     Records(
         "route:bridge_http_request_seconds:p95_5m",
@@ -96,6 +90,26 @@ CASES = [
         },
         '{host="w"}',
         80,
+    ),
+    Records(
+        "tds_host_disk_used_ratio",
+        {
+            'node_filesystem_size_bytes{host="h",mountpoint="/var",fstype="ext4"}': "100x60",
+            'node_filesystem_avail_bytes{host="h",mountpoint="/var",fstype="ext4"}': "30x60",
+            'node_filesystem_size_bytes{host="h",mountpoint="/run",fstype="tmpfs"}': "9x60",
+            'node_filesystem_avail_bytes{host="h",mountpoint="/run",fstype="tmpfs"}': "0x60",
+        },
+        '{host="h",disk="/var"}',
+        0.7,
+    ),
+    Records(
+        "tds_host_disk_used_ratio",
+        {
+            'windows_logical_disk_size_bytes{host="w",volume="C:"}': "100x60",
+            'windows_logical_disk_free_bytes{host="w",volume="C:"}': "20x60",
+        },
+        '{host="w",disk="C:"}',
+        0.8,
     ),
     Records(
         "tds_host_network_bytes_total",

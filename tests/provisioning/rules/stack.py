@@ -87,7 +87,7 @@ CASES = [
         "1m45s",
         "2m15s",
         {"job": "redis", "instance": "rts"},
-        "Redis rts has used 95% of its memory",
+        "Redis rts has used 95.0 % of its memory",
     ),
     Fires(
         "ThanosUploadsFail",
@@ -98,5 +98,14 @@ CASES = [
         {"instance": "s1"},
         "Thanos' sidecar s1 does not get its blocks into the store",
         every="1m",
+    ),
+    Fires(
+        "GrafanaSplit",
+        {'alertmanager_cluster_members{job="grafana",instance="g1"}': "1x40"},
+        {'alertmanager_cluster_members{job="grafana",instance="g1"}': "2x40"},
+        "1m45s",
+        "2m",
+        {"instance": "g1"},
+        "g1 sees only itself of the nodes that send notifications",
     ),
 ]
