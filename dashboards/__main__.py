@@ -71,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dashboards", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; name every file that is not current, exit with 1")
     check = parser.parse_args(arguments).check
+    if problems := alerts.problems():
+        parser.error("; ".join(problems))
     dashboards = made()
     newer = {name: as_v2(one) for name, one in dashboards.items()}
     files = {FOLDER / name: text for name, text in texts(dashboards).items()}

@@ -1,5 +1,5 @@
 """An alert rule as data: A queries the alert path of the bridge (or Prometheus about the bridge), B reduces every series to one
-figure, C compares it with the limit. Its twin in Prometheus has the same limit, window, time and words (`twins.py`).
+figure, C compares it with the limit. Its twin in Prometheus has the same limit, window, time and words.
 
 - Either the newest value is asked for (`instant`), or one figure over a whole window (`step=range`): a ratio is then one ratio of
   sums, never a mean of ratios. The answer is one row per label set, without a time. Every Grafana from 9 on reads such a row as a

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dashboards.alerts.bridge import BRIDGE, KEPT, WATCHED
-from dashboards.alerts.desk import DESK, TRADING
+from dashboards.alerts.desk import DESK
+from dashboards.alerts.hosts import TRADING
 from dashboards.alerts.stack import STACK
 from dashboards.rule import Json, Rule
 
@@ -24,6 +25,11 @@ TWINS: Mapping[str, tuple[Rule, ...]] = {
     "stack": STACK,
     "trading": (*(rule for rules in DESK.values() for rule in rules if rule.alert), *TRADING),
 }
+
+
+def problems() -> list[str]:
+    """What is missing in the table for its texts to hold."""
+    return [problem for rules in (*RULES.values(), *TWINS.values()) for rule in rules for problem in rule.problems()]
 
 
 def as_grafana(dashboards: Mapping[str, Json]) -> Json:

@@ -2,8 +2,7 @@
 
 Grafana fills a text in with Prometheus' expander and the option `missingkey=invalid`. What is missing is false to `if`, is
 written as `[no value]`, and makes a function fail; a text that fails is sent as it stands. The answers of the real expander
-(prometheus/template 0.301, the fields and the option as in Grafana 11.5) for many texts are in
-`tests/provisioning/go_templates.jsonl`, and a test compares.
+(`tests/provisioning/expander`) to many texts are in `tests/provisioning/go_templates.jsonl`, and a test compares.
 """
 
 from __future__ import annotations
