@@ -219,7 +219,7 @@ def _sources(text: str) -> Iterator[tuple[str, object]]:
 
 def _services(text: str) -> Iterator[tuple[str, object]]:
     yield "Windows' services", " ".join(sorted(set(re.findall(r"\bTDS[A-Z]\w+", text))))
-    ports = re.findall(r"http://127\.0\.0\.1:(\d+)/api/health", text)
+    ports = re.findall(r"'GF_SERVER_HTTP_PORT' '(\d+)'", text)
     yield from (("Grafana's own port", port) for port in ports)
 
 

@@ -107,6 +107,12 @@ def test_nobody_waits_for_a_service_that_its_own_profile_does_not_start() -> Non
             assert its is None or set(service.get("profiles", ["(always)"])) <= set(its), f"{name} waits for {other}"
 
 
+def test_a_second_grafana_waits_for_the_first_and_for_all_that_the_first_waits_for() -> None:
+    """Two that start at the same moment both try the database's lock, and one of them ends."""
+    first, second = (SERVICES[name]["depends_on"] for name in ("grafana-1", "grafana-2"))
+    assert second == {**first, "grafana-1": {"condition": "service_healthy"}}
+
+
 def test_every_port_is_this_machines_own(made: Path) -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
     assert [port for port in ports if not re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port)] == []
