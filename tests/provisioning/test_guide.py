@@ -13,6 +13,8 @@ import yaml
 
 from app.__main__ import parser as bridge_parser
 from tests.provisioning.agreements import ROOT
+from tests.provisioning.readers import presets
+from tests.provisioning.test_grafana import unknown_variables as unknown_grafana_variables
 from winsvc.__main__ import parser as winsvc_parser
 
 GUIDE = ROOT / "docs" / "operate.md"
@@ -91,6 +93,33 @@ def test_grafana_gets_every_variable_that_its_files_read() -> None:
     step = text().partition("\n### 9. Grafana\n")[2].partition("\n### ")[0]
     assert {"BRIDGE_URL", "BRIDGE_KEY", "PROMETHEUS_URL"} <= read
     assert read <= set(re.findall(r"^([A-Z_]+)=", step, re.MULTILINE))
+
+
+def known_variables() -> set[str]:
+    """Every variable of the bridge, of HAProxy's file and of make_secrets.py; NAME stands for a name that a site chooses."""
+    bridge = re.findall(r"\bBRIDGE_[A-Z0-9_]+", (ROOT / "docs" / "settings.md").read_text(encoding="utf-8"))
+    balancer = presets((ROOT / "provisioning" / "haproxy" / "haproxy.cfg").read_text(encoding="utf-8"))
+    keys = {f"BRIDGE_KEY_{name}{kind}" for name in ("GRAFANA", "PROMETHEUS", "OPERATOR") for kind in ("", "_SHA256")}
+    return {*bridge, *balancer, *keys, "BRIDGE_URL", "BRIDGE_KEY", "BRIDGE_CONFIG"}
+
+
+def unknown_variables(markdown: str) -> set[str]:
+    """Variables of the bridge and of HAProxy that nobody reads."""
+    named = set(re.findall(r"\b(?:BRIDGE|LB)_[A-Z0-9_]+[A-Z0-9]\b", markdown))
+    return {
+        name
+        for name in named
+        if re.sub(r"^BRIDGE_(SOURCES|AUTH__KEYS)__[A-Z]+", r"BRIDGE_\1__NAME", name) not in known_variables()
+    }
+
+
+def test_every_variable_that_the_guide_sets_is_one_that_somebody_reads() -> None:
+    assert unknown_variables(text()) == set()
+    assert unknown_grafana_variables(text().replace("_...", "...")) - {"GF_DATABASE", "GF_UNIFIED_ALERTING_HA"} == set()
+    assert unknown_variables("`BRIDGE_HTTP__HOTS`, `LB_GRAFANA_3`, `BRIDGE_SOURCES__RTS__CONNECT__HOST`") == {
+        "BRIDGE_HTTP__HOTS",
+        "LB_GRAFANA_3",
+    }
 
 
 def test_the_first_steps_proof_fails_where_nothing_was_installed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -163,3 +164,30 @@ def test_systemd_waits_longer_than_the_wait_and_tries_again_for_ever() -> None:
     assert start_s > 2 * limit_s
     assert {"Restart=on-failure", "StartLimitIntervalSec=0"} <= set(text.splitlines())
     assert re.search(r"^ExecStartPre=-", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_the_daily_dump_has_its_name_only_once_it_can_be_read_and_the_newest_are_kept(tmp_path: Path, works: bool) -> None:
+    text = (SYSTEMD / "grafana-dump.service").read_text(encoding="utf-8").replace("\\\n", "")
+    found = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    assert found
+    line = found[1].replace("$$", "$").replace("%%", "%").replace("/var/backups/grafana", str(tmp_path / "dumps"))
+    (tmp_path / "dumps").mkdir()
+    for day in range(14):
+        (tmp_path / "dumps" / f"grafana-202601{day + 1:02}T021500Z.dump").write_text("old")
+    for name, does in {"pg_dump": 'echo new > "${2#--file=}"', "pg_restore": f"exit {0 if works else 1}"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(shlex.split(line), env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=False)
+    kept = sorted(file.name for file in (tmp_path / "dumps").glob("*.dump"))
+    assert (done.returncode == 0, len(kept)) == (works, 14)
+    assert kept[0] == ("grafana-20260102T021500Z.dump" if works else "grafana-20260101T021500Z.dump")
+
+
+def test_systemd_reads_the_dumps_units_without_a_word(tmp_path: Path) -> None:
+    units = [SYSTEMD / f"grafana-dump.{kind}" for kind in ("service", "timer")]
+    for unit in units:
+        (tmp_path / unit.name).write_text(unit.read_text(encoding="utf-8").replace("User=postgres\n", ""), encoding="utf-8")
+    command = ["systemd-analyze", "verify", *(str(tmp_path / unit.name) for unit in units)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
