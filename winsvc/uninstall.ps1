@@ -20,8 +20,8 @@ $Root = Split-Path -Parent $PSScriptRoot
 $Venv = Join-Path $Root '.venv'
 
 # A second node of this host, and other programs that were installed with `winsvc install`, run from this checkout, too.
-$Program = Join-Path $PSScriptRoot 'host.py'
-$others = Get-CimInstance -ClassName Win32_Service | Where-Object { "$($_.PathName)".Contains($Program) } | ForEach-Object { $_.Name }
+$program = (Join-Path $PSScriptRoot 'host.py').ToLower()
+$others = Get-CimInstance -ClassName Win32_Service | Where-Object { "$($_.PathName)".ToLower().Contains($program) } | ForEach-Object { $_.Name }
 foreach ($name in @('TDSGrafana', 'TDSBridge') + @($others) | Select-Object -Unique) {
     if (-not (Get-Service -Name $name -ErrorAction SilentlyContinue)) { continue }
     & (Join-Path $Venv 'Scripts\python.exe') -m winsvc remove $name
