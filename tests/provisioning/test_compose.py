@@ -73,7 +73,7 @@ def test_every_image_is_one_version() -> None:
 
 def test_the_guides_command_writes_a_digest_behind_every_version_that_is_not_built_here(made: Path, tmp_path: Path) -> None:
     """The command as it stands in the guide, with a `docker` that knows every image."""
-    guide = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
+    guide = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     block = re.search(r"```sh\n(docker compose [^`]* pull .*?)```", guide, re.DOTALL)
     assert block
     images = {service["image"] for service in SERVICES.values()}

@@ -1,4 +1,4 @@
-"""The guide (docs/operate.md): every command and alert that it names is there, and every alert is in it. Links: `tests/docs`."""
+"""The guide to installation and operation: every command and alert that it names is there, and every alert is in it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.provisioning.readers import presets
 from tests.provisioning.test_grafana import unknown_variables as unknown_grafana_variables
 from winsvc.__main__ import parser as winsvc_parser
 
-GUIDE = ROOT / "docs" / "operate.md"
+GUIDE = tuple(ROOT / "docs" / name for name in ("install.md", "install-windows.md", "operate.md"))
 
 
 def text() -> str:
-    return GUIDE.read_text(encoding="utf-8")
+    return "\n".join(page.read_text(encoding="utf-8") for page in GUIDE)
 
 
 def commands(markdown: str, program: str) -> list[list[str]]:
@@ -136,7 +136,7 @@ def test_the_first_steps_proof_fails_where_nothing_was_installed() -> None:
 
 
 def test_the_provisioning_folder_leads_to_the_guide() -> None:
-    assert "](../docs/operate.md)" in (ROOT / "provisioning" / "README.md").read_text(encoding="utf-8")
+    assert "](../docs/install.md)" in (ROOT / "provisioning" / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_port_of_the_guides_table_is_one_that_is_agreed_on() -> None:

@@ -62,7 +62,7 @@ def environment(text: str) -> dict[str, str]:
 
 def first_node() -> dict[str, str]:
     """What the guide's step 9 writes for the first node, over the package's own values."""
-    step = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8").partition("\n### 9. Grafana\n")[2].partition("\n### ")[0]
+    step = (ROOT / "docs" / "install.md").read_text(encoding="utf-8").partition("\n### 9. Grafana\n")[2].partition("\n### ")[0]
     written = re.findall(r"cat >> /etc/default/grafana-server <<ENV\n(.*?)ENV\n", step, re.DOTALL)
     assert len(written) == 2
     own = {"GF_PATHS_DATA": PACKAGED_ENVIRONMENT["DATA_DIR"], "GF_PATHS_LOGS": PACKAGED_ENVIRONMENT["LOG_DIR"]}
@@ -77,7 +77,7 @@ def second_node() -> dict[str, str]:
 def installed(folder: Path) -> Path:
     """The second node's unit with its two drop-ins, made with the guide's commands."""
     (folder / "grafana-server.service").write_text(PACKAGED_UNIT, encoding="utf-8")
-    guide = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
+    guide = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     places = f"{folder}/grafana-server.service > {folder}/grafana-server-2.service"
     copied = re.search(r"^sed .*grafana-server-2\.service$", guide, re.MULTILINE)
     assert copied

@@ -31,7 +31,7 @@ def pins(page: str) -> set[tuple[str, str]]:
     return set(re.findall(rf"({JSON_PLUGIN}|{INFINITY})[@ ](\d+\.\d+\.\d+)", page))
 
 
-@pytest.mark.parametrize("path", ["docs/operate.md", "docker-compose.yml", "docs/grafana.md"])
+@pytest.mark.parametrize("path", ["docs/install.md", "docs/install-windows.md", "docker-compose.yml", "docs/grafana.md"])
 def test_the_plugins_have_one_version_wherever_they_are_installed(path: str) -> None:
     assert pins(text(path)) == {(JSON_PLUGIN, "0.6.5"), (INFINITY, "3.11.1")}
     unpinned = re.findall(rf"plugins install (?:{JSON_PLUGIN}|{INFINITY})(?! \d)", text(path))
@@ -63,7 +63,7 @@ def test_the_switch_that_ignores_the_list_of_plugins_is_never_set_together_with_
     compose = yaml.safe_load(text("docker-compose.yml"))["x-grafana-environment"]
     assert ("GF_PLUGINS_PREINSTALL_SYNC" in compose, "GF_PLUGINS_PREINSTALL_DISABLED" in compose) == (True, False)
     assert "preinstall_disabled" not in ini(text("provisioning/grafana/grafana.ini"))["plugins"]
-    guide = text("docs/operate.md")
+    guide = text("docs/install.md") + text("docs/install-windows.md")
     assert ("GF_PLUGINS_PREINSTALL_DISABLED=true" in guide, "PREINSTALL_SYNC" in guide) == (True, False)
 
 
