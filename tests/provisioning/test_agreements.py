@@ -58,6 +58,8 @@ LOOPBACK = {
     9464: "the trading system's exporter",
     10901: "Thanos sidecar",
     10902: "Thanos sidecar",
+    10903: "second Thanos sidecar",
+    10904: "second Thanos sidecar",
     10911: "Thanos querier",
     10912: "Thanos querier",
     10921: "Thanos store",

@@ -49,7 +49,12 @@ def test_the_matrix_of_versions_is_one_in_the_readme_the_page_and_the_configurat
     found = versions_of(text("docs/grafana.md"))
     assert len(found) == 4
     assert versions_of(text("provisioning/grafana/grafana.ini")) == found
-    assert "docs/grafana.md#versions" in text("README.md")
+    readme = re.search(r"^1\. Install the plugin .*?docs/grafana\.md#versions", text("README.md"), re.MULTILINE | re.DOTALL)
+    assert readme
+    best = {plugins[0][-1] for plugins in found.values()} | {
+        plugins[1][-1] for grafana, plugins in found.items() if "11." in grafana
+    }
+    assert set(re.findall(r"\d+\.\d+\.\d+", readme[0])) == best == {"0.6.5", "3.7.1", "3.11.1"}
 
 
 def test_no_app_is_fetched_and_no_plugin_updates_itself() -> None:
