@@ -45,7 +45,7 @@ class Board:
             .refresh("10s")
             .time(since, "now")
             .timezone("browser")
-            .timepicker(build.TimePicker().refresh_intervals(["5s", "10s", "30s", "1m", "5m"]))
+            .timepicker(build.TimePicker().refresh_intervals(["1s", "5s", "10s", "30s", "1m", "5m"]))
             .tooltip(model.DashboardCursorSync.CROSSHAIR)
             .link(other_dashboards(TAG))
             .readonly()

@@ -16,8 +16,10 @@ def as_json(dashboard: Dashboard) -> dict[str, Any]:
     """The dashboard as Grafana reads it from a file."""
     made: dict[str, Any] = json.loads(json.dumps(dashboard, cls=JSONEncoder))
     _remove_keys(made, "style")
+    for key in ("templating", "annotations"):  # a dashboard without any has an empty list, not nothing
+        made[key] = {"list": []} | made.get(key, {})
     _remove_keys(made["timepicker"], "collapse", "enable", "time_options")
-    for variable in made.get("templating", {}).get("list", []):
+    for variable in made["templating"]["list"]:
         _remove_keys(variable, "id", "auto", "auto_min", "auto_count")
     for panel in made["panels"]:
         _remove_keys(panel.get("options") or {}, "footer")

@@ -90,6 +90,14 @@ function Install-Bridge {
     Invoke-Winsvc 'start' 'TDSBridge' '--config' $BridgeConfig
 }
 
+# The value of a line NAME=value of a file.
+function Get-Setting {
+    param([string]$File, [string]$Name, [string]$Default)
+    $line = Select-String -Path $File -Pattern "^$Name=(.+)$" | Select-Object -Last 1
+    if ($line) { return $line.Matches[0].Groups[1].Value.Trim() }
+    return $Default
+}
+
 function Install-Grafana {
     $verb = Get-ServiceVerb 'TDSGrafana'
     $folder = Join-Path $Data 'grafana'
@@ -99,9 +107,15 @@ function Install-Grafana {
     # Grafana's environment; the data sources' addresses and key belong there too (provisioning\grafana\grafana.ini lists them).
     $environment = Join-Path $folder 'secrets.env'
     $provisioning = Join-Path $Root 'provisioning\grafana'
-    if (-not (Test-Path $environment)) { Set-Content -Path $environment -Encoding ascii -Value "GF_PATHS_PROVISIONING=$provisioning" }
+    if (-not (Test-Path $environment)) { New-Item -ItemType File -Path $environment | Out-Null }
+    if (-not (Select-String -Path $environment -Pattern '^GF_PATHS_PROVISIONING=' -Quiet)) {
+        Add-Content -Path $environment -Encoding ascii -Value '', "GF_PATHS_PROVISIONING=$provisioning"
+    }
+    $address = Get-Setting $environment 'GF_SERVER_HTTP_ADDR' '127.0.0.1'
+    if ($address -eq '0.0.0.0') { $address = '127.0.0.1' }
+    $port = Get-Setting $environment 'GF_SERVER_HTTP_PORT' '3000'
     Invoke-Winsvc $verb 'grafana' '--data' $Data '--home' $GrafanaHome
-    Invoke-Winsvc 'start' 'TDSGrafana' '--ready' 'http://127.0.0.1:3000/api/health'
+    Invoke-Winsvc 'start' 'TDSGrafana' '--ready' "http://${address}:$port/api/health"
 }
 
 Install-Program

@@ -9,7 +9,7 @@ from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING
 
 from winsvc.logs import Rotation
-from winsvc.plan import Opening, Service
+from winsvc.plan import BRIDGE, GRAFANA, Opening, Service
 from winsvc.supervise import Patience
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def bridge_service(place: Place, name: str, settings: Settings, rotation: Rotati
     limits = ("--log-bytes", str(rotation.file_bytes), "--log-files", str(rotation.files))
     return Service(
         name,
-        "TDS bridge",
+        _display_name("TDS bridge", name, BRIDGE),
         "One Grafana data source over Redis, ClickHouse, DuckDB and Prometheus.",
         place.host_command("run", "--name", name, "--config", str(folder / "bridge.yaml"), *limits),
         folder,
@@ -53,6 +53,11 @@ def bridge_service(place: Place, name: str, settings: Settings, rotation: Rotati
         reads=tuple(snapshots),
         opening=_firewall_opening(settings, remote),
     )
+
+
+def _display_name(title: str, name: str, usual_name: str) -> str:
+    """The name that people see. Windows refuses a second service with the same one (error 1078)."""
+    return title if name == usual_name else f"{title} ({name})"
 
 
 def _firewall_opening(settings: Settings, remote: str) -> Opening | None:
@@ -83,7 +88,8 @@ def grafana_service(place: Place, name: str, home: PureWindowsPath) -> Service:
         f"cfg:default.paths.plugins={folder / 'data' / 'plugins'}",
         f"cfg:default.paths.provisioning={place.program / 'provisioning' / 'grafana'}",
     ]
-    return supervised_service(place, name, "TDS Grafana", "Grafana, kept running.", folder, command)
+    title = _display_name("TDS Grafana", name, GRAFANA)
+    return supervised_service(place, name, title, "Grafana, kept running.", folder, command)
 
 
 def supervised_service(

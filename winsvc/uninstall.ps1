@@ -19,7 +19,10 @@ $ErrorActionPreference = 'Stop'
 $Root = Split-Path -Parent $PSScriptRoot
 $Venv = Join-Path $Root '.venv'
 
-foreach ($name in 'TDSGrafana', 'TDSBridge') {
+# A second node of this host, and other programs that were installed with `winsvc install`, run from this checkout, too.
+$program = (Join-Path $PSScriptRoot 'host.py').ToLower()
+$others = Get-CimInstance -ClassName Win32_Service | Where-Object { "$($_.PathName)".ToLower().Contains($program) } | ForEach-Object { $_.Name }
+foreach ($name in @('TDSGrafana', 'TDSBridge') + @($others) | Select-Object -Unique) {
     if (-not (Get-Service -Name $name -ErrorAction SilentlyContinue)) { continue }
     & (Join-Path $Venv 'Scripts\python.exe') -m winsvc remove $name
     if ($LASTEXITCODE -ne 0) { throw "$name could not be removed" }

@@ -96,6 +96,20 @@ def _sidecar(text: str) -> Iterator[tuple[str, object]]:
     yield "one host: Thanos' endpoints", _option(text, "--grpc-address")
 
 
+def _second_sidecar(text: str) -> Iterator[tuple[str, object]]:
+    yield "one host: prometheus 2", _option(text, "--prometheus.url").removeprefix("http://")
+    yield "the second Prometheus' folder", Path(_option(text, "--tsdb.path")).name
+    yield "one host: Thanos' second sidecar", _option(text, "--grpc-address")
+
+
+def _guide_to_thanos(text: str) -> Iterator[tuple[str, object]]:
+    yield "one host: Thanos' second sidecar", _found(r"&--endpoint=(\S+) ", text)
+
+
+def _guide(text: str) -> Iterator[tuple[str, object]]:
+    yield "the second Prometheus' folder", _found(r"s/metrics2/([\w-]+)/", text)
+
+
 def _querier(text: str) -> Iterator[tuple[str, object]]:
     sidecar, store = re.findall(r"--endpoint=(\S+)", text)
     yield "one host: Thanos' endpoints", sidecar
@@ -219,7 +233,7 @@ def _sources(text: str) -> Iterator[tuple[str, object]]:
 
 def _services(text: str) -> Iterator[tuple[str, object]]:
     yield "Windows' services", " ".join(sorted(set(re.findall(r"\bTDS[A-Z]\w+", text))))
-    ports = re.findall(r"http://127\.0\.0\.1:(\d+)/api/health", text)
+    ports = re.findall(r"'GF_SERVER_HTTP_PORT' '(\d+)'", text)
     yield from (("Grafana's own port", port) for port in ports)
 
 
@@ -257,6 +271,9 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
         f"{P}/targets/redis.yml": _redis_targets("one host"),
         f"{P}/targets-compose/redis.yml": _redis_targets("containers"),
         "provisioning/thanos/sidecar.service": _sidecar,
+        "provisioning/thanos/sidecar-2.conf": _second_sidecar,
+        "provisioning/thanos/README.md": _guide_to_thanos,
+        "docs/install.md": _guide,
         "provisioning/thanos/query.service": _querier,
         "provisioning/thanos/store.service": _store,
     },

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from app.config import read_settings
 from tests.provisioning.composing import FILE, PROFILES, ROOT, SERVICES, TEXT, WRITTEN, config, understood
@@ -70,6 +71,26 @@ def test_every_image_is_one_version() -> None:
     assert {name for name, image in loose.items() if not re.fullmatch(r"postgres:\d+\.\d+-alpine", image)} == set()
 
 
+def test_the_guides_command_writes_a_digest_behind_every_version_that_is_not_built_here(made: Path, tmp_path: Path) -> None:
+    """The command as it stands in the guide, with a `docker` that knows every image."""
+    guide = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    block = re.search(r"```sh\n(docker compose [^`]* pull .*?)```", guide, re.DOTALL)
+    assert block
+    images = {service["image"] for service in SERVICES.values()}
+    digest = "sha256:" + "0" * 64
+    docker = tmp_path / "docker"
+    listed = "\\n".join(sorted(images))
+    docker.write_text(f'#!/bin/sh\ncase "$*" in *--images) printf "{listed}\\n";; image*) echo "name@{digest}";; esac\n')
+    docker.chmod(0o755)
+    (tmp_path / "docker-compose.yml").write_text(TEXT, encoding="utf-8")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["sh", "-e", "-c", block[1]], cwd=tmp_path, env={"PATH": path}, check=True)
+    said = config(made / "env", PROFILES, tmp_path / "docker-compose.yml")
+    assert said.returncode == 0, said.stderr
+    found = {service["image"] for service in yaml.safe_load(said.stdout)["services"].values()}
+    assert found == {image if image.startswith("tds-bridge:") else f"{image}@{digest}" for image in images}
+
+
 @pytest.mark.parametrize("name", LASTING)
 def test_a_lasting_service_is_limited_watched_and_started_again(name: str) -> None:
     service = SERVICES[name]
@@ -105,6 +126,12 @@ def test_nobody_waits_for_a_service_that_its_own_profile_does_not_start() -> Non
         for other in service.get("depends_on", {}):
             its = SERVICES[other].get("profiles")
             assert its is None or set(service.get("profiles", ["(always)"])) <= set(its), f"{name} waits for {other}"
+
+
+def test_a_second_grafana_waits_for_the_first_and_for_all_that_the_first_waits_for() -> None:
+    """Two that start at the same moment both try the database's lock, and one of them ends."""
+    first, second = (SERVICES[name]["depends_on"] for name in ("grafana-1", "grafana-2"))
+    assert second == {**first, "grafana-1": {"condition": "service_healthy"}}
 
 
 def test_every_port_is_this_machines_own(made: Path) -> None:

@@ -11,7 +11,7 @@ from app.config import settings_from
 from winsvc import services
 from winsvc.control import Refused, carry_out
 from winsvc.logs import Rotation
-from winsvc.plan import BRIDGE, GRAFANA, Step, install_steps, remove_steps, update_steps
+from winsvc.plan import BRIDGE, GRAFANA, Service, Step, install_steps, remove_steps, update_steps
 from winsvc.services import Place
 
 PROGRAM = PureWindowsPath(r"C:\Program Files\TDS bridge")
@@ -125,3 +125,19 @@ def test_every_step_that_failed_is_named_and_the_others_are_done_all_the_same() 
         carry_out(steps, run)
     said = 'these commands failed; the others are done:\ntwo "a b"\n    exit code 5: Access is denied.'
     assert (str(refused.value), len(done)) == (said, 3)
+
+
+@pytest.mark.parametrize("kind", ["bridge", "grafana"])
+def test_a_second_node_on_this_host_shares_no_name_and_no_folder_with_the_first(kind: str) -> None:
+    def described(name: str, data: str) -> Service:
+        place = Place(PROGRAM, PLACE.python, PureWindowsPath(data))
+        if kind == "grafana":
+            return services.grafana_service(place, name, PureWindowsPath(r"C:\Grafana"))
+        return services.bridge_service(place, name, settings_from({"state": "state"}, "test"), Rotation(), "10.0.0.5")
+
+    usual = {"bridge": BRIDGE, "grafana": GRAFANA}[kind]
+    first, second = described(usual, r"C:\ProgramData\TDS"), described(f"{usual}2", r"C:\ProgramData\TDS-2")
+    # Windows refuses a second service with the same display name.
+    assert (first.title, second.title) == (f"TDS {kind if kind == 'bridge' else 'Grafana'}", f"{first.title} ({usual}2)")
+    assert {first.folder, *first.writes}.isdisjoint({second.folder, *second.writes})
+    assert r"\TDS" + "\\" not in " ".join(second.image), "a path of the first node"
