@@ -15,7 +15,7 @@ from app.query.parts import SourceAnswer
 from app.query.plan import Plan
 from app.query.ranking import rank_series, ranking_remarks
 from app.query.remarks import USUAL_LAG_MS, failure_remarks, gap_remarks, stale_remarks, unmatched_remarks
-from app.query.zeros import fill_zeros, is_too_much, zero_buckets
+from app.query.zeros import fill_newest_zero, fill_zeros, is_too_much, zero_buckets
 from app.series import clip, last, merge, newest, null_below, seam_ms, splice, thin
 
 #: how many steps, or resolutions of the metric, back a value still counts as an alert's "now" without a live read
@@ -143,9 +143,10 @@ def _shown_series(plan: Plan, frame: Frame, stale: bool, now_ms: int, empty: Tim
     inside = clip(frame, plan.range.from_ms, plan.range.to_ms)
     if stale and not len(inside) and len(frame):
         inside = newest(clip(frame, 0, plan.range.to_ms))
-    # Of very many series the few that are shown have their zeros all the same.
+    # Of very many series the few that are shown get their zeros at last. Until then one in each decides on the order.
     is_late = plan.query.ranking.top is not None and is_too_much(inside, empty)
-    shown = inside = inside if is_late else fill_zeros(inside, empty, plan.query.by)
+    with_zeros = fill_newest_zero if plan.query.instant or is_late else fill_zeros
+    shown = inside = with_zeros(inside, empty, plan.query.by)
     if plan.query.instant:
         shown = _rows_of_now(plan, frame, now_ms) if plan.query.strict else newest(inside)
     shown, ranked = rank_series(shown, inside, plan.query.ranking)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from app.model import Frame, Notice, Times, Values
+from app.model import Frame, Indices, Labels, Notice, Times
 from app.query.parts import SourceAnswer
 from app.query.plan import Plan
 
@@ -59,8 +59,8 @@ def _known_spans(plan: Plan, parts: Sequence[SourceAnswer], frame: Frame, begins
                 continue
             begins.append(first_ms)
             if plan.metric.live is None:
-                # Rows of the last moments may still be on their way.
-                ends.append(now_ms - plan.metric.entry.settle_s * 1000)
+                # Rows of the last moments may still have been on their way when the store was asked.
+                ends.append(min(known.asked_ms, now_ms) - plan.metric.entry.settle_s * 1000)
         yield Span(max(begins), min(ends))
 
 
@@ -85,26 +85,59 @@ def is_too_much(frame: Frame, buckets: Times) -> bool:
 def fill_zeros(frame: Frame, buckets: Times, by: Sequence[str]) -> Frame:
     """The frame with 0 in each of the buckets in which a series has no row. If that is too much, it stays as it is, and a remark
     says so."""
-    series = frame.series if frame.series or by else ((),)
-    if not len(buckets) or not series:
-        return frame
     if is_too_much(frame, buckets):
-        text = f"{len(series)} series of {len(buckets)} buckets: buckets in which nothing happened are left out, not shown as 0"
+        size = f"{len(frame.series)} series of {len(buckets)} buckets"
+        text = f"{size}: buckets in which nothing happened are left out, not shown as 0"
         return frame.remark(Notice("info", text))
-    known = [(times, values) for _, times, values in frame.runs()] or [(Frame().time, Frame().value)]
-    filled = [_filled_run(times, values, buckets) for times, values in known]
+    series = _all_series(frame, by)
+    missing = np.ones((len(series), len(buckets)), dtype=np.bool_)
+    missing[_filled_buckets(frame, buckets)] = False
+    owners, places = np.nonzero(missing)
+    return _with_zeros(frame, series, owners, buckets[places])
+
+
+def fill_newest_zero(frame: Frame, buckets: Times, by: Sequence[str]) -> Frame:
+    """The frame with one 0 in each series, in the newest of the buckets in which it has no row.
+
+    That is enough for its newest value, its extremes and its sum, however many series and buckets there are.
+    """
+    series = _all_series(frame, by)
+    owners, places = _filled_buckets(frame, buckets)
+    behind = np.cumsum(np.bincount(owners, minlength=len(series)))[owners] - 1 - np.arange(len(owners))
+    # Rows without a gap up to the last bucket: each is as far from it as there are rows behind it.
+    unbroken = np.bincount(owners[places + behind == len(buckets) - 1], minlength=len(series))
+    newest = len(buckets) - 1 - unbroken
+    quiet = np.flatnonzero(newest >= 0)
+    return _with_zeros(frame, series, quiet, buckets[newest[quiet]])
+
+
+def _all_series(frame: Frame, by: Sequence[str]) -> tuple[Labels, ...]:
+    """The series that have a row; without labels there is one in any case."""
+    return frame.series if frame.series or by else ((),)
+
+
+def _filled_buckets(frame: Frame, buckets: Times) -> tuple[Indices, Indices]:
+    """Of each row in one of the buckets the index of its series and of its bucket."""
+    owners = np.repeat(np.arange(len(frame.series)), np.diff(frame.offsets))
+    if not len(buckets):
+        return owners[:0], owners[:0]
+    places = np.minimum(np.searchsorted(buckets, frame.time), len(buckets) - 1)
+    found = buckets[places] == frame.time
+    return owners[found], places[found]
+
+
+def _with_zeros(frame: Frame, series: tuple[Labels, ...], owners: Indices, times: Times) -> Frame:
+    """The frame with a 0 at each of the times, in the series of that index."""
+    if not len(times):
+        return frame
+    known = np.repeat(np.arange(len(frame.series)), np.diff(frame.offsets))
+    every, moments = np.concatenate((known, owners)), np.concatenate((frame.time, times))
+    order = np.lexsort((moments, every))
     return replace(
         frame,
-        time=np.concatenate([times for times, _ in filled]),
-        value=np.concatenate([values for _, values in filled]),
+        time=moments[order],
+        value=np.concatenate((frame.value, np.zeros(len(times))))[order],
         weight=Frame().weight,
         series=series,
-        offsets=(0, *np.cumsum([len(times) for times, _ in filled]).tolist()),
+        offsets=(0, *np.cumsum(np.bincount(every, minlength=len(series))).tolist()),
     )
-
-
-def _filled_run(times: Times, values: Values, buckets: Times) -> tuple[Times, Values]:
-    missing = np.setdiff1d(buckets, times, assume_unique=True)
-    every = np.concatenate((times, missing))
-    order = np.argsort(every, kind="stable")
-    return every[order], np.concatenate((values, np.zeros(len(missing))))[order]

@@ -259,6 +259,7 @@ async def test_a_stand_in_that_begins_later_says_since_when_it_knows() -> None:
     clock.now_ms += MINUTE
     found = await fetch(window(0, 10_000))
     assert found.notices == (Notice("warning", "s: nothing before 1970-01-01 00:00:08Z is kept"),)
+    assert found.covers_from_ms == 8_000
 
 
 async def test_yesterdays_window_does_not_stand_in_for_todays() -> None:

@@ -6,14 +6,18 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.catalog import load
 from app.errors import ConfigError, SourceUnavailable
-from app.model import Frame, Matcher, Query, Ranking, Result, Statement
+from app.model import TOP_BY, Frame, Matcher, Query, Ranking, Result, Statement, TopBy
+from app.policies import Policy, PolicyDeps, PrioritySemaphore, guard
 from app.query.bridge import Bridge
+from app.query.ranking import series_figures
+from app.query.zeros import fill_newest_zero, fill_zeros
 from app.telemetry import Telemetry
 from tests.frames import frame, shown
 
@@ -143,6 +147,26 @@ def test_nothing_is_zero_after_an_older_answer_was_asked_for() -> None:
     assert minutes(found)[5] == 0.0
 
 
+def test_nothing_is_zero_before_the_window_of_an_older_answer_that_stands_in() -> None:
+    now_ms, stores = [NOW], Stores()
+
+    async def ask() -> Result:
+        telemetry, clock = Telemetry(), lambda: now_ms[0]
+        deps = PolicyDeps(telemetry, clock, asyncio.sleep, PrioritySemaphore(9))
+        kept = guard("lake", stores.lake, Policy(fresh_s=1), deps)
+        text = TEXT.replace("BEGINS", "begins: SELECT begins,")
+        bridge = Bridge(load({"g.yaml": text}, KINDS), {"lake": kept.fetch}, telemetry, clock)
+        query = replace(ASKED, metric="past")
+        await bridge.run([replace(query, from_ms=OPEN - 5 * MINUTE)], budget_s=20)
+        stores.down, now_ms[0] = ("lake",), NOW + 30_000
+        [result] = await bridge.run([query], budget_s=20)
+        return result
+
+    found = asyncio.run(ask())
+    assert found.status == "stale"
+    assert minutes(found) == dict.fromkeys(range(15, (NOW - 30_000 - FROM) // MINUTE), 0.0)
+
+
 def test_rows_that_may_still_be_on_their_way_to_a_history_alone_are_waited_for() -> None:
     found = minutes(Stores().ask(replace(ASKED, metric="past")))
     assert max(found) == (NOW - 30_000 - FROM) // MINUTE - 1
@@ -177,6 +201,42 @@ def test_very_many_series_stay_without_zeros_and_a_remark_says_so_but_a_top_has_
     assert "buckets in which nothing happened are left out, not shown as 0" in found.frame.notices[0].text
     top = stores.ask(replace(query, ranking=Ranking(top=3, top_by="sum")))
     assert [len(course) for course in shown(top.frame).values()] == [21, 21, 21]
+
+
+@pytest.mark.parametrize(
+    ("top_by", "first", "value"),
+    [("last", "B", 1.0), ("sum", "A00000", 3.0), ("max", "A00000", 3.0), ("min", "A00000", 0.0)],
+)
+def test_a_top_of_very_many_series_compares_the_zeros_too(top_by: TopBy, first: str, value: float) -> None:
+    # Each of the many failed three times a while ago, and B once just now.
+    many = [(f"A{number:05}", FROM + MINUTE) for number in range(10_000) for _ in range(3)]
+    query = replace(ASKED, by=("account",), ranking=Ranking(top=1, top_by=top_by))
+    [(labels, course)] = shown(Stores(*many, ("B", NOW - 1)).ask(query).frame).items()
+    assert labels == f"account={first}"
+    assert value in course.values()
+
+
+def test_the_newest_figure_of_very_many_series_is_the_one_of_now() -> None:
+    many = [(f"A{number:05}", FROM + MINUTE) for number in range(10_000)]
+    found = Stores(*many, ("B", NOW - 1)).ask(replace(ASKED, by=("account",), instant=True))
+    newest = shown(found.frame)
+    assert newest["account=A00000"] == {OPEN: 0.0}
+    assert newest["account=B"] == {OPEN: 1.0}
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["a=1", "a=2", "a=3"]), st.dictionaries(st.integers(0, 9), st.sampled_from([0.0, 1.0, -2.0]), min_size=1)
+    ),
+    st.sets(st.integers(0, 9)),
+)
+def test_one_zero_is_enough_for_newest_value_extremes_and_sum(rows: dict[str, dict[int, float | None]], quiet: set[int]) -> None:
+    given_rows, buckets = frame(rows), np.array(sorted(quiet), dtype=np.int64)
+    whole, short = fill_zeros(given_rows, buckets, ("a",)), fill_newest_zero(given_rows, buckets, ("a",))
+    assert len(short) <= len(given_rows) + len(given_rows.series)
+    for top_by in TOP_BY:
+        assert series_figures(short, top_by) == series_figures(whole, top_by)
+    assert shown(whole) == {labels: dict(sorted((dict.fromkeys(quiet, 0.0) | course).items())) for labels, course in rows.items()}
 
 
 _failures = st.lists(st.tuples(st.sampled_from(["A1", "A2", "A3"]), st.integers(FROM, NOW - 1)), max_size=20)

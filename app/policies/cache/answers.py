@@ -160,7 +160,10 @@ def as_stale(kept: CachedFrame, statement: Statement, reason: str) -> Frame:
         since = f"{statement.source}: nothing before {instant_text(kept.range.from_ms)} is kept"
         frame = frame.remark(Notice("warning", since))
     ends_ms = min(ends_ms, kept.asked_ms // statement.range.step_ms * statement.range.step_ms + statement.range.step_ms)
-    covers_ms = frame.covers_to_ms
+    covers_ms, since_ms = frame.covers_to_ms, frame.covers_from_ms
     if ends_ms < statement.range.to_ms:
         covers_ms = min(ends_ms, covers_ms) if covers_ms is not None else ends_ms
-    return replace(frame, covers_to_ms=covers_ms).with_provenance(fresh_until_ms=None, stale=reason)
+    if kept.range.from_ms > statement.range.from_ms:
+        # Nobody has asked about what lies before, so its silence says nothing.
+        since_ms = max(kept.range.from_ms, since_ms or 0)
+    return replace(frame, covers_to_ms=covers_ms, covers_from_ms=since_ms).with_provenance(fresh_until_ms=None, stale=reason)
