@@ -39,6 +39,11 @@ def test_a_group_of_many_titles_names_the_most_frequent_and_counts_the_others() 
     assert mark["text"] == "1x Kind 0; 1x Kind 1; 1x Kind 2; 3 others"
 
 
+def test_a_group_that_began_before_the_window_stands_where_the_window_begins() -> None:
+    [mark] = grouped_events([event(-HOUR), event(-5), event(30)], 0, HOUR, 1)
+    assert (mark["time"], mark["title"]) == (0, "3 events")
+
+
 @given(st.lists(st.integers(-HOUR, HOUR - 1), max_size=60), st.integers(1, 20))
 def test_there_are_never_more_marks_than_asked_for_and_no_event_is_lost(times: list[int], most: int) -> None:
     events = [event(at) for at in sorted(times)]
