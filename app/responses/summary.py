@@ -38,9 +38,16 @@ def summary_line(results: Sequence[Result], marks: Sequence[Mark]) -> str:
 
     What happens now and then may not have happened: such a metric without a row is fresh, and the line says that it has none.
     """
-    parts = list(_parts_of(results, marks)) or [f"all {len(marks)} metrics are fresh" if len(marks) > 1 else "fresh"]
+    parts = list(_parts_of(results, marks)) or [_fresh_text(marks)]
     silent = [result for result, mark in zip(results, marks, strict=True) if _is_empty(result, mark) and not result.sampled]
     return "; ".join([*parts, *([f"nothing in this range: {_names_of(silent)}"] if silent else [])])
+
+
+def _fresh_text(marks: Sequence[Mark]) -> str:
+    """`all 9 metrics are fresh`, and how old the oldest figure is where that is more than usual: some state is written rarely."""
+    text = f"all {len(marks)} metrics are fresh" if len(marks) > 1 else "fresh"
+    oldest_s = max((mark.age_s for mark in marks if mark.age_s is not None), default=0.0)
+    return text if oldest_s <= _USUAL_AGE_S else f"{text}, the oldest figure is {_spaced_age(oldest_s)} old"
 
 
 def _is_empty(result: Result, mark: Mark) -> bool:

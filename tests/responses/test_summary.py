@@ -32,6 +32,10 @@ def line(*results: Result) -> str:
     ("results", "says"),
     [
         ([result(f"m{number}") for number in range(9)], "all 9 metrics are fresh"),
+        ([result("a", age_s=10), result("b")], "all 2 metrics are fresh"),
+        ([result("a", age_s=48.4), result("b")], "all 2 metrics are fresh, the oldest figure is 48 s old"),
+        ([result("a", age_s=75)], "fresh, the oldest figure is 75 s old"),
+        ([result("a", age_s=48), result("b", "error", 300)], "1 of 2 metrics without an answer: rts"),
         (
             [result(f"m{number}", "stale" if number < 3 else "fresh", 240) for number in range(9)],
             "3 of 9 metrics older than 10 s: rts, 4 min",
