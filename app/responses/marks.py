@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from app.clock import age_text, instant_text
 from app.model import Labels, Result, Status
 from app.responses.series import all_notices
@@ -39,20 +41,36 @@ def result_mark(result: Result) -> Mark:
 
 def row_mark(result: Result, whole: Mark, labels: Labels, time_ms: int) -> Mark:
     """The mark of the newest value of a series of an instant query; of any other query `whole`, that of the result."""
-    if result.error is not None or not result.query.instant:
-        return whole
+    return _mark_of_value(result, whole, labels, time_ms) if result.error is None and result.query.instant else whole
+
+
+def shown_marks(result: Result) -> dict[Labels, Mark]:
+    """The mark of the value that a tile shows of each series: the newest that is not null, also of a curve."""
+    if result.error is not None:
+        return {}
+    whole, found = result_mark(result), dict[Labels, Mark]()
+    for labels, times, values in result.frame.runs():
+        known = times[~np.isnan(values)]
+        found[labels] = _mark_of_value(result, whole, labels, int(known[-1])) if len(known) else whole
+    return found
+
+
+def _mark_of_value(result: Result, whole: Mark, labels: Labels, time_ms: int) -> Mark:
     present = result.present
     written_ms = present.written_ms.get(labels)
-    if time_ms >= present.since_ms and written_ms is None:
+    is_now = time_ms >= present.since_ms
+    if is_now and written_ms is None:
         return whole
-    ages_ms = [round(result.age_s * 1000)] + ([] if written_ms is None else [present.at_ms - written_ms])
-    if time_ms >= present.since_ms:
-        return whole._replace(age_s=max(ages_ms) / 1000)
+    age_ms = round(result.age_s * 1000)
+    if written_ms is not None:
+        age_ms = max(age_ms, present.at_ms - written_ms)
+    if is_now:
+        return Mark(whole.status, age_ms / 1000, whole.reason)
     if written_ms is None:
-        ages_ms.append(present.at_ms - time_ms)
-    age_ms = max(ages_ms)
+        age_ms = max(age_ms, present.at_ms - time_ms)
     text = f"the newest value is of {instant_text(present.at_ms - age_ms)}, {age_text(age_ms)} old"
-    return Mark(worst_status((whole.status, "stale")), age_ms / 1000, short_reason([text, *filter(None, [whole.reason])]))
+    reason = short_reason([text, whole.reason] if whole.reason else [text])
+    return Mark(worst_status((whole.status, "stale")), age_ms / 1000, reason)
 
 
 def newest_marks(result: Result) -> dict[Labels, Mark]:

@@ -97,9 +97,9 @@ def state_text(result: Result) -> str:
     return f"{result.status}{age}" + (f": {', '.join(behind)}" if behind else "")
 
 
-def state_legend(result: Result, labels: Labels) -> str:
-    """The label values of a series, and the state of its answer if that is not fresh; `fresh` if there are no labels."""
-    values, state = " ".join(value or "(none)" for _, value in labels), state_text(result)
+def state_legend(labels: Labels, state: str) -> str:
+    """The label values of a series, and its state if that is not fresh; `fresh` if there are no labels."""
+    values = " ".join(value or "(none)" for _, value in labels)
     return values if values and state == "fresh" else ", ".join(filter(None, (values, state)))
 
 

@@ -78,3 +78,14 @@ async def test_a_tile_of_the_worst_has_no_sign_that_there_are_others_but_a_panel
     assert [notice["text"] for notice in panel["meta"]["notices"]] == [
         "equity: the top 1 of 2 series by the last value; 1 is not shown"
     ]
+
+
+async def test_a_figure_whose_newest_value_is_not_of_now_says_so_although_all_sources_answer(
+    at: Bench, frame_converter: FrameConverter
+) -> None:
+    at.say(
+        rts=frame({"account=A1": {OPEN: 3}}),
+        duckdb=frame({"account=A1": {OPEN - MINUTE: 1}, "account=A3": {OPEN - 2 * MINUTE: 7}}),
+    )
+    for instant in (True, False):
+        assert await titles(at, frame_converter, body(equity(legend="state", instant=instant))) == ["A1", "A3, stale, 2min old"]

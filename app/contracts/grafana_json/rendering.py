@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from app.clock import age_text
 from app.errors import BridgeError
 from app.model import UNRANKED, Frame, Labels, Notice, Query, Ranking, Result
 from app.query.bridge import Bridge
@@ -15,6 +16,7 @@ from app.query.ranking import ranking_remarks
 from app.responses.encoding import json_arrays
 from app.responses.event_groups import grouped_events
 from app.responses.frames import frame_elements
+from app.responses.marks import Mark, shown_marks
 from app.responses.pivot import column_names, pivot_table
 from app.responses.series import (
     EVENT_COLUMNS,
@@ -27,6 +29,7 @@ from app.responses.series import (
     series_counts,
     series_legend,
     state_legend,
+    state_text,
     title_and_unit,
     window_text,
 )
@@ -64,7 +67,7 @@ class Target:
     @property
     def has_ages(self) -> bool:
         """Whether the answer contains ages, so that each response differs."""
-        return self.marks or self.format == "frame" or self.format in JOINED_FORMATS
+        return self.marks or self.format == "frame" or self.format in JOINED_FORMATS or self.legend == "state"
 
     @property
     def by(self) -> tuple[str, ...]:
@@ -125,12 +128,15 @@ def _datapoint_elements(bridge: Bridge, result: Result, several: bool, says_stat
     }
     remarks = _tile_notices(result) if says_state else all_notices(result)
     first = meta | {"notices": notices} if (notices := notice_objects(remarks)) else meta
+    marks = shown_marks(result) if says_state else {}
 
     def series_element(labels: Labels, points: bytes, meta_part: Mapping[str, Any]) -> bytes:
         described = {
             "target": result.query.metric,
             "refId": result.query.ref_id,
-            "title": state_legend(result, labels) if says_state else series_legend(title, labels, several),
+            "title": state_legend(labels, _tile_state(result, marks.get(labels)))
+            if says_state
+            else series_legend(title, labels, several),
             "tags": dict(labels),
             "unit": unit,
             "meta": meta_part,
@@ -142,6 +148,14 @@ def _datapoint_elements(bridge: Bridge, result: Result, several: bool, says_stat
         yield series_element((), b"[]", first)
     for place, (labels, points) in enumerate(zip(frame.series, json_pairs(frame), strict=True)):
         yield series_element(labels, points, meta if place else first)
+
+
+def _tile_state(result: Result, mark: Mark | None) -> str:
+    """The state of the answer; where that is fresh, but the newest value of this series is not of now, that of the value."""
+    state = state_text(result)
+    if state != "fresh" or mark is None or mark.status == "fresh":
+        return state
+    return f"{mark.status}, {age_text((mark.age_s or 0.0) * 1000)} old"
 
 
 def _tile_notices(result: Result) -> Sequence[Notice]:
