@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
 _SLICE_S = 0.002
+#: about 5 ms of work
+_MANY_CELLS = 1000
 
 
 async def run_in_slices(steps: Iterable[_T]) -> list[_T]:
@@ -21,6 +23,11 @@ async def run_in_slices(steps: Iterable[_T]) -> list[_T]:
             await asyncio.sleep(0)
             begun_s = time.perf_counter()
     return results
+
+
+async def run_apart(work: Callable[[], _T], cells: int) -> _T:
+    """The result of work that has no slices: in a thread where it is for so many cells that other requests would wait."""
+    return await asyncio.to_thread(work) if cells > _MANY_CELLS else work()
 
 
 class Background:

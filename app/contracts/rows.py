@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import orjson
 from fastapi import APIRouter
@@ -19,6 +20,7 @@ from app.contracts.params import Params, budget_s, one, params_of, queries
 from app.contracts.ranking import queries_of_now
 from app.contracts.request import Serving, reject_when_all_failed, serving, unless_left
 from app.contracts.request_key import request_key, rows_key
+from app.cooperative import run_apart
 from app.errors import BadQuery
 from app.model import UNRANKED, Query, Ranking, Result
 from app.query.bridge import Bridge
@@ -48,6 +50,8 @@ class RowsRequest:
     marks: bool = False
     #: the order of a pivot's rows; in other shapes each query has its own
     ranking: Ranking = UNRANKED
+    #: whether an alert rule asks
+    is_strict: bool = False
 
     @property
     def has_ages(self) -> bool:
@@ -57,6 +61,9 @@ class RowsRequest:
     def arrange(self, results: Sequence[Result]) -> tuple[Table, Sequence[Result]]:
         """All rows of the results, and the results with remarks on the arrangement."""
         by = self.queries[0].by
+        if self.is_strict and not any(len(result.frame) for result in results) and self.shape != "summary":
+            # A row of nulls would be an instance of an alert rule. Nothing is known, so it gets nothing.
+            return long_table(results, by), results
         if self.shape == "pivot":
             return pivot_table(results, by, self.ranking)
         if self.shape == "summary":
@@ -86,10 +93,11 @@ async def _answer_rows(request: Request, strict: bool) -> Response:
         raise failures[0]
     if asked.shape != "summary":
         reject_when_all_failed(results)
-    table, results = asked.arrange(results)
+    cells = sum(len(result.frame.series) for result in results) if asked.has_ages else 0
+    table, results = await run_apart(partial(asked.arrange, results), cells)
     page = page_of(table, asked.wanted, asked.queries[0], strict)
     if page.cut_by_us:
-        table, results = asked.arrange(mark_as_cut(results, page))
+        table, results = await run_apart(partial(asked.arrange, mark_as_cut(results, page)), cells)
     await asyncio.sleep(0)
     prefix, headers = await render_page(request, table, page, asked.wanted, results)
     suffix = _json_suffix(given.bridge, page) if asked.wanted.format == "json" else _no_suffix
@@ -136,7 +144,7 @@ def parse(bridge: Bridge, params: Params, accept: str, max_rows: int, strict: bo
             raise BadQuery("cursor: an alert rule gets all rows or an error; allowed: no cursor, or next_cursor at /v1/rows")
         asked = [replace(query, from_ms=cursor.from_ms, to_ms=cursor.to_ms) for query in asked]
         found = replace(found, after=cursor.after)
-    return RowsRequest(asked, shape, found, marks, ranking)
+    return RowsRequest(asked, shape, found, marks, ranking, strict)
 
 
 def _json_suffix(bridge: Bridge, page: Page) -> BodySuffix:

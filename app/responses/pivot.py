@@ -80,7 +80,9 @@ def _with_order(results: Sequence[Result], decides: int, ranking: Ranking, ranke
     metric, status, shown = results[decides].query.metric, results[decides].status, len(ranked.keys)
     notices = []
     if shown < ranked.total:
-        notices.append(Notice("info", f"{metric}: {cut_text(ranking, shown, ranked.total, 'rows')}"))
+        # Without any figure of that metric nothing but the labels is left to go by.
+        known = replace(ranking, sort="label") if status == "error" else ranking
+        notices.append(Notice("info", f"{metric}: {cut_text(known, shown, ranked.total, 'rows')}"))
     if status in ("partial", "error") and ranking.order != "label":
         text = f"{metric} decides on the order of the rows, and it is not complete: the order may be wrong"
         notices.append(Notice("warning", text))

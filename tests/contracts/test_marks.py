@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from app.errors import SourceUnavailable
-from app.model import Labels
+from app.model import Labels, Result
+from app.responses.marks import Mark, newest_marks
 from tests.contracts.app_under_test import EMPTY, MINUTE, NOW, OPEN, Bench
 from tests.frames import frame
 from tests.servers.grafana import FrameConverter
@@ -205,6 +208,44 @@ async def test_an_order_by_a_metric_that_has_failed_is_said_to_be_unsure(up: Ben
     reply = await up.client.get("/v1/rows", params={**ASKED, "metric": "pnl,equity", "shape": "pivot", "sort": "value"})
     texts = [notice["text"] for notice in reply.json()["meta"]["metrics"]["equity"]["notices"]]
     assert "pnl decides on the order of the rows, and it is not complete: the order may be wrong" in texts
+
+
+async def test_a_cut_by_a_metric_that_has_failed_does_not_claim_to_know_the_worst(up: Bench) -> None:
+    up.say(clickhouse=DOWN, duckdb=DOWN)
+    asked = {**ASKED, "metric": "pnl,equity", "shape": "pivot", "sort": "value", "top": "1"}
+    found = (await up.client.get("/v1/rows", params=asked)).json()
+    assert [row["account"] for row in found["rows"]] == ["A1"]
+    texts = [notice["text"] for notice in found["meta"]["metrics"]["equity"]["notices"]]
+    assert "pnl: the first 1 of 2 rows in the order of their labels; 1 is not shown" in texts
+
+
+@pytest.mark.parametrize("more", [{"shape": "pivot"}, {"marks": "true"}])
+async def test_an_alert_rule_gets_no_row_of_nulls_where_there_is_nothing(up: Bench, more: dict[str, str]) -> None:
+    up.say(rts=EMPTY, duckdb=EMPTY, clickhouse=EMPTY)
+    asked = {**ASKED, "metric": "equity", **more}
+    assert (await up.client.get("/alert/v1/rows", params=asked)).json()["rows"] == []
+    assert [row["account"] for row in (await up.client.get("/v1/rows", params=asked)).json()["rows"]] == [None]
+
+
+@pytest.mark.parametrize("route", ["rows", "json"])
+async def test_other_requests_get_their_turn_while_a_large_table_is_put_together(
+    up: Bench, frame_converter: FrameConverter, route: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set[int]()
+
+    def seen(result: Result) -> dict[Labels, Mark]:
+        threads.add(threading.get_ident())
+        return newest_marks(result)
+
+    monkeypatch.setattr("app.responses.pivot.newest_marks", seen)
+    up.say(rts=frame({f"account=A{number:04}": {OPEN: number} for number in range(2000)}), duckdb=EMPTY)
+    if route == "rows":
+        found = [row["account"] for row in await rows_of(up, "equity", shape="pivot")]
+    else:
+        found = (await shown_table(up, frame_converter, panel({"target": "equity"}, by=["account"], format="pivot")))["account"]
+    assert len(found) == 2000
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_a_thousand_accounts_come_in_pages_that_hold_every_row_once(up: Bench) -> None:

@@ -6,9 +6,10 @@ Discovery (metrics, variables, ad-hoc filters) is in `discovery`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -35,6 +36,7 @@ from app.contracts.request import (
 )
 from app.contracts.request_key import cuts_members, panel_key, request_key
 from app.contracts.values import window_ms
+from app.cooperative import run_apart
 from app.errors import BadQuery, BridgeError, LimitExceeded
 from app.model import UNRANKED, Matcher, Notice, Query, Result
 from app.query.bridge import Bridge
@@ -71,7 +73,13 @@ async def query(request: Request) -> Response:
     # A line that tells what has failed is an answer, also where everything has.
     if not inband and any(target.format != "summary" for target in targets):
         reject_when_all_failed(flat)
-    elements = render_panel(given.bridge, list(zip(targets, results, strict=True)))
+    answered = list(zip(targets, results, strict=True))
+    elements: Iterable[bytes] = render_panel(given.bridge, answered)
+    if cells := sum(
+        len(result.frame.series) for target, found in answered if target.format in JOINED_FORMATS for result in found
+    ):
+        # One element is the whole of such a table.
+        elements = await run_apart(partial(list, elements), cells)
     response = await json_array(elements, result_headers(flat))
     if given.responses is not None and not any(target.has_ages or target.is_narrowed for target in targets):
         key = request_key(request.scope, lambda: panel_key(text, given.bridge.clock()))
