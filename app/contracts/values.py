@@ -92,7 +92,7 @@ def _duration_ms(value: object, field: str, more: str = "") -> int:
 
 def whole_number(value: object, field: str, least: int, most: int, default: int) -> int:
     """A whole number within bounds. Raises BadQuery naming `field`."""
-    found = default if unset(value) else _whole_or_none(value)
+    found = default if unset(value) else _whole_or_none(value, exact=True)
     if found is None or not least <= found <= most:
         raise BadQuery(f"{field}: {shown_value(value)} is not allowed; allowed: a whole number from {least} to {most}")
     return found
@@ -106,9 +106,10 @@ def clamped_number(value: object, field: str, least: int, most: int, default: in
     return min(max(found, least), most)
 
 
-def _whole_or_none(value: object) -> int | None:
+def _whole_or_none(value: object, exact: bool = False) -> int | None:
     try:
-        return int(float(_short_text(value)))
+        found = float(_short_text(value))
+        return None if exact and not found.is_integer() else int(found)
     except (ValueError, OverflowError):
         return None
 

@@ -59,6 +59,14 @@ async def test_a_target_may_ask_for_the_newest_part_of_the_window_only(at: Bench
     assert NOW - OPEN < MINUTE
 
 
+async def test_events_may_be_asked_for_in_the_newest_part_of_the_window_only(at: Bench) -> None:
+    event = {"refId": "A", "target": "deploys", "payload": {"within": "1m"}}
+    at.say(clickhouse=EMPTY)
+    assert (await at.client.post("/json/query", json=body(event))).status_code == 200
+    [asked] = at.sources["clickhouse"].asked
+    assert asked.range.to_ms - asked.range.from_ms <= MINUTE + 2000
+
+
 @pytest.mark.parametrize(
     ("payload", "field"),
     [({"within": "soon"}, "payload.within"), ({"within": 0}, "payload.within"), ({"legend": "x"}, "payload.legend")],

@@ -219,7 +219,7 @@ class _Shared:
         for matcher in where:
             if matcher.label not in event.entry.labels:
                 raise unknown_name_error(f"payload.where: event {name}: label", matcher.label, event.entry.labels)
-        query = Query(name, self.from_ms, self.to_ms, ref_id, where=where)
+        query = Query(name, self._begin_ms(payload), self.to_ms, ref_id, where=where)
         return Target(ref_id, name, format="table", event=query, most=most or None, remarks=tuple(remarks))
 
     def _query(self, metric: Metric, payload: Mapping[str, Any], ref_id: str) -> tuple[Query, list[Notice]]:
