@@ -12,8 +12,9 @@ from app.catalog.units import is_unit, nearest_units
 from app.documents.nearest import name_hint
 from app.documents.schema import Name, Strict
 from app.errors import UnknownName
-from app.model import MERGEABLE, CacheTimes, Parts
+from app.model import MERGEABLE, CacheTimes, Parts, Statement
 from app.sources.base import Read
+from app.sources.off import OffRead
 
 #: How values of several label sets become one. `quantile` and `ratio` are computed over all of them, never from parts.
 Aggregate = Literal["sum", "avg", "min", "max", "count", "quantile", "ratio"]
@@ -79,6 +80,10 @@ class MetricEntry(Strict):
     age: bool | None = Field(
         None,
         description="true: it tells how old something is and grows while an answer is kept; left out: where a read has `age_of`",
+    )
+    zeros: bool = Field(
+        False,
+        description="true: a bucket in which nothing happened is 0, where a store has seen all of it; for counts and totals",
     )
     least: int = Field(1, ge=1, description="an average or ratio of fewer answers than that in a bucket is null")
     cache: CacheEntry | None = None
@@ -166,14 +171,19 @@ class Metric:
 
     @property
     def counts_answers(self) -> bool:
-        """Whether it is an average or a ratio, and each of its reads says how many answers are behind a value."""
+        """Whether it is an average or a ratio, and each of its reads says how many answers are behind a value. A read of a source
+        that is switched off gives no value at all."""
         reads = [read for read in (self.history, self.live, *self.fallback) if read is not None]
-        return not self.sampled and all(read.given_parts == "mean" for read in reads)
+        return not self.sampled and all(read.given_parts == "mean" for read in reads if not isinstance(read, OffRead))
 
     @property
     def joins_inside(self) -> bool:
         """Whether history and live edge may share a bucket."""
         return self.live_is_ranged and self.part_merge in MERGEABLE and self.history is not None and self.history.cuts_buckets
+
+    def begins_statement(self) -> Statement | None:
+        """The question from when on the history has data at all; None where zeros are not wanted or the read cannot tell."""
+        return self.history.begins_statement(self.name) if self.entry.zeros and self.history is not None else None
 
     def export_text(self) -> str:
         """How the gauge in `GET /metrics` relates to the values of the API; empty if there is no gauge."""

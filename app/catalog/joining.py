@@ -21,8 +21,7 @@ _MERGE_NEEDED: Mapping[OverTime, Parts] = {
 
 def counting_problems(metric: Metric) -> Iterator[tuple[str, str]]:
     """(key, problem) of a metric that wants a least number of answers and has a read that does not tell how many there are."""
-    reads = [metric.history, metric.live, *metric.fallback]
-    if metric.entry.least > 1 and not metric.counts_answers and not any(isinstance(read, OffRead) for read in reads):
+    if metric.entry.least > 1 and not metric.counts_answers:
         yield "least", "is for averages and ratios over time; each SQL read needs `parts: mean`, a live one a mean of events"
 
 

@@ -46,6 +46,8 @@ def metric_problems(entry: MetricEntry) -> Iterator[tuple[str, str]]:
     for key, names in (("labels", entry.labels), ("aliases", entry.aliases)):
         for twice in _duplicates_of(names):
             yield key, f"{twice} is listed twice"
+    if entry.zeros and (entry.over_time != "sum" or entry.aggregate not in ("sum", "count")):
+        yield "zeros", "is for what adds up: `over_time: sum` with `aggregate: sum` or `count`"
     if entry.export is not None:
         yield from _export_problems(entry, entry.export)
 

@@ -1,8 +1,8 @@
 """Ages that go on: a metric that tells how old something is grows until the moment of the answer.
 
 A source computes an age when it is asked. The answer may be served later: from the cache, while it is fresh, and as a stand-in
-when the store fails. So the time since is added. An age is never smaller than the true one where nothing new has happened; what has
-happened since cannot be known.
+when the store fails. So the time since is added. Where nothing new has happened, an age is never smaller than the true one; what
+has happened since cannot be known.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def grow_ages(plan: Plan, part: PartName, frame: Frame, at_ms: int) -> Frame:
         return _aged(plan, frame, at_ms)
     if frame.provenance.stale is not None and plan.live is None and plan.open_ms < plan.range.to_ms:
         return _with_present(plan, frame, at_ms)
-    return frame
+    # The bucket that was open when the source was asked goes on.
+    is_open = frame.time + plan.range.step_ms > frame.provenance.asked_ms
+    return replace(frame, value=np.where(is_open, _aged(plan, frame, at_ms).value, frame.value))
 
 
 def _aged(plan: Plan, frame: Frame, at_ms: int) -> Frame:

@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from app.clock import age_text, instant_text
+from app.clock import instant_text
 from app.errors import SourceUnavailable
-from app.model import PEOPLES_ALL, Frame, Notice, PartName, Present, Ranked, Result, SourceReport, Statement, Status
+from app.model import Frame, Notice, PartName, Present, Ranked, Result, Status, Times
 from app.query.ages import grow_ages
+from app.query.parts import SourceAnswer
 from app.query.plan import Plan
 from app.query.ranking import rank_series, ranking_remarks
+from app.query.remarks import USUAL_LAG_MS, failure_remarks, gap_remarks, stale_remarks, unmatched_remarks
+from app.query.zeros import fill_zeros, is_too_much, zero_buckets
 from app.series import clip, last, merge, newest, null_below, seam_ms, splice, thin
 
 #: how many steps, or resolutions of the metric, back a value still counts as an alert's "now" without a live read
 _NOW_STEPS, _NOW_RESOLUTIONS = 2, 6
-#: how far a store may be behind without a remark, unless a metric's `settle_s` is longer
-USUAL_LAG_MS = 300_000
 #: ages are rounded to whole milliseconds
 _ROUNDING_MS = 1
-#: how many filters and values a remark names, and how many characters of each
-_FILTERS_NAMED, _VALUES_NAMED, _LONGEST_NAMED = 3, 3, 60
 
 
-@dataclass(frozen=True, slots=True)
-class SourceAnswer:
-    """The outcome of one statement: a frame, or the error in `asked`."""
-
-    asked: SourceReport
-    frame: Frame | None = None
-    statement: Statement | None = None
-
-
-def assemble_result(plan: Plan, parts: Sequence[SourceAnswer], now_ms: int, done_ms: int | None = None) -> Result:
+def assemble_result(
+    plan: Plan, parts: Sequence[SourceAnswer], now_ms: int, done_ms: int | None = None, begins_ms: int | None = None
+) -> Result:
     """The parts as one result. An error when there is nothing to show.
 
-    `now_ms` is the request's instant, `done_ms` that of the answer: a part may have become stale while another was fetched.
+    `now_ms` is the request's instant, `done_ms` that of the answer: a part may have become stale while another was fetched. From
+    `begins_ms` on the history has data at all, where that is known.
     """
     done_ms = now_ms if done_ms is None else done_ms
     parts = [_mark_aged(part, done_ms) for part in parts]
@@ -54,7 +47,7 @@ def assemble_result(plan: Plan, parts: Sequence[SourceAnswer], now_ms: int, done
     frame, remarks = _join_parts(plan, frames, now_ms)
     frame = null_below(frame, max(plan.metric.entry.least, plan.query.least))
     stale = stale_remarks(parts, done_ms)
-    missing = _failure_remarks(plan, parts, frame)
+    missing = failure_remarks(plan, parts, frame)
     cut_short = any(found.partial for found in frames.values())
     if plan.query.strict and (remarks or stale or cut_short):
         said = (*remarks, *stale, *frame.notices)
@@ -63,13 +56,15 @@ def assemble_result(plan: Plan, parts: Sequence[SourceAnswer], now_ms: int, done
             plan.query, error=SourceUnavailable(plan.metric.name, reason), status="error", range=plan.range, asked=asked
         )
     status: Status = "partial" if failures or remarks or cut_short else "stale" if stale else "fresh"
-    shown, ranked = _shown_series(plan, frame, bool(stale), now_ms)
+    empty = zero_buckets(plan, parts, frame, begins_ms, now_ms)
+    shown, ranked = _shown_series(plan, frame, bool(stale), now_ms, empty)
+    known = clip(frame, plan.range.from_ms, plan.range.to_ms) if len(empty) else shown
     missing += ranking_remarks(plan.metric.name, plan.query.ranking, ranked, status == "partial")
     oldest_ms = min((found.provenance.asked_ms for found in frames.values()), default=now_ms)
     return Result(
         plan.query,
         shown.remark(
-            *plan.notices, *stale, *missing, *remarks, *(() if failures or cut_short else _unmatched_remarks(plan, shown))
+            *plan.notices, *stale, *missing, *remarks, *(() if failures or cut_short else unmatched_remarks(plan, known))
         ),
         status=status,
         range=plan.range,
@@ -78,9 +73,16 @@ def assemble_result(plan: Plan, parts: Sequence[SourceAnswer], now_ms: int, done
         valid_until_ms=_valid_until_ms(plan, frames),
         grid_ms=plan.grid_ms,
         ranked=ranked,
-        present=Present(at_ms, _now_since_ms(plan, now_ms), frames["live"].written_ms if "live" in frames else {}),
+        present=_present_of(plan, frames.get("live"), now_ms, at_ms),
         sampled=plan.metric.sampled,
     )
+
+
+def _present_of(plan: Plan, live: Frame | None, now_ms: int, at_ms: int) -> Present:
+    """What tells of newest values whether they are of now. A quantity has a value at any time; of what happens now and then the
+    newest value is that of the last time, however long ago that was."""
+    since_ms = _now_since_ms(plan, now_ms) if plan.metric.sampled else 0
+    return Present(at_ms, since_ms, live.written_ms if live is not None else {})
 
 
 def _present_ms(plan: Plan, now_ms: int, done_ms: int) -> int:
@@ -135,29 +137,20 @@ def _mark_aged(part: SourceAnswer, done_ms: int) -> SourceAnswer:
     return SourceAnswer(replace(part.asked, stale=reason), frame.with_provenance(stale=reason))
 
 
-def stale_remarks(parts: Sequence[SourceAnswer], done_ms: int) -> tuple[Notice, ...]:
-    """One remark for each part whose answer is stale: how old, as of when, and why."""
-    return tuple(
-        Notice(
-            "warning",
-            f"{part.asked.source}: STALE, {age_text(done_ms - known.asked_ms)} old, as of "
-            f"{instant_text(known.asked_ms)}: {known.stale}",
-        )
-        for part in parts
-        if part.frame is not None and (known := part.frame.provenance).stale is not None
-    )
-
-
-def _shown_series(plan: Plan, frame: Frame, stale: bool, now_ms: int) -> tuple[Frame, Ranked]:
+def _shown_series(plan: Plan, frame: Frame, stale: bool, now_ms: int, empty: Times) -> tuple[Frame, Ranked]:
     """The rows of the range, thinned, or the newest of each series; ordered and cut as asked. A stale answer whose last values
     lie before the range is shown with those values at their own time, because a blank panel would say less."""
     inside = clip(frame, plan.range.from_ms, plan.range.to_ms)
     if stale and not len(inside) and len(frame):
         inside = newest(clip(frame, 0, plan.range.to_ms))
-    shown = inside
+    # Of very many series the few that are shown have their zeros all the same.
+    is_late = plan.query.ranking.top is not None and is_too_much(inside, empty)
+    shown = inside = inside if is_late else fill_zeros(inside, empty, plan.query.by)
     if plan.query.instant:
         shown = _rows_of_now(plan, frame, now_ms) if plan.query.strict else newest(inside)
     shown, ranked = rank_series(shown, inside, plan.query.ranking)
+    if is_late and not plan.query.instant:
+        shown = fill_zeros(shown, empty, plan.query.by)
     return thin(shown, plan.thin_ms) if plan.thin_ms else shown, ranked
 
 
@@ -258,15 +251,6 @@ def _gap_remarks(plan: Plan, covers_to_ms: int | None, needed_to_ms: int) -> tup
     return gap_remarks(plan.metric.name, covers_to_ms, needed_to_ms, _allowed_gap_ms(plan))
 
 
-def gap_remarks(name: str, covers_to_ms: int | None, needed_to_ms: int, allowed_ms: int = USUAL_LAG_MS) -> tuple[Notice, ...]:
-    """A remark where a store's data ends so long before it is needed."""
-    if covers_to_ms is None or needed_to_ms - covers_to_ms < max(allowed_ms, 1):
-        return ()
-    missing_s = (needed_to_ms - covers_to_ms) / 1000
-    text = f"{name}: the history ends at {instant_text(covers_to_ms)}; the {missing_s:.0f}s after it are incomplete"
-    return (Notice("warning", text),)
-
-
 def _allowed_gap_ms(plan: Plan) -> int:
     """How far before it is needed the history may end: less than a bucket, and no longer than its rows usually take.
 
@@ -276,44 +260,3 @@ def _allowed_gap_ms(plan: Plan) -> int:
     if metric.live_is_ranged and not metric.sampled:
         return 0
     return min(plan.range.step_ms, max(USUAL_LAG_MS, metric.entry.settle_s * 1000))
-
-
-def _unmatched_remarks(plan: Plan, shown: Frame) -> tuple[Notice, ...]:
-    """A remark on an empty answer to a question with named values: one of them may be misspelt, or not exist yet."""
-    named = [matcher for matcher in plan.query.where if matcher.operator in ("=", "=|")]
-    if len(shown) or not named:
-        return ()
-    filters = " and ".join(f"{matcher.label}={_first_values(matcher.values)}" for matcher in named[:_FILTERS_NAMED])
-    hint = _filter_hint([value for matcher in named for value in matcher.values])
-    return (Notice("info", f"{plan.metric.name}: no series with {filters} in this range{hint}"),)
-
-
-def _filter_hint(values: Sequence[str]) -> str:
-    if any(value in PEOPLES_ALL for value in values):
-        return "; everything is __all, or =~ and an expression"
-    if any(value != value.strip() for value in values):
-        return "; a value begins or ends with a blank: write %2B for a + in a URL"
-    return ""
-
-
-def _first_values(values: Sequence[str]) -> str:
-    first = ", ".join(value[:_LONGEST_NAMED] for value in values[:_VALUES_NAMED])
-    return first if len(values) <= _VALUES_NAMED else f"{first} and {len(values) - _VALUES_NAMED} more"
-
-
-def _failure_remarks(plan: Plan, parts: Sequence[SourceAnswer], frame: Frame) -> tuple[Notice, ...]:
-    """One remark for each part that failed, with what stands in for it."""
-    stand_in = next((part.asked.source for part in parts if part.asked.part == "fallback" and part.frame is not None), None)
-    return tuple(Notice("warning", _failure_text(part.asked, stand_in, frame)) for part in parts if part.asked.error is not None)
-
-
-def _failure_text(asked: SourceReport, stand_in: str | None, frame: Frame) -> str:
-    text = str(asked.error)
-    if asked.part == "fallback":
-        return f"{text}; this fallback is missing too"
-    if stand_in is not None:
-        return f"{text}; answered by the fallback {stand_in}"
-    if asked.part == "live":
-        until = f"the newest point is {instant_text(int(frame.time.max()))}" if len(frame) else "nothing is known"
-        return f"{text}; the live edge is missing, {until}"
-    return f"{text}; the history is missing, only the live edge is shown"

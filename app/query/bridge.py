@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from app.catalog import Catalogue
 from app.errors import BridgeError, LimitExceeded, SourceTimeout, SourceUnavailable
 from app.model import (
@@ -22,10 +24,12 @@ from app.model import (
     Statement,
     Status,
 )
-from app.query.assemble import SourceAnswer, assemble_result, gap_remarks, later_seam_ms, stale_remarks
+from app.query.assemble import assemble_result, later_seam_ms
 from app.query.events import shown_events
 from app.query.limits import Limits
+from app.query.parts import SourceAnswer
 from app.query.plan import Plan, plan_events, plan_query
+from app.query.remarks import gap_remarks, stale_remarks
 from app.telemetry import Telemetry
 
 _VALUES_WINDOW_MS = 24 * 3600 * 1000
@@ -199,7 +203,15 @@ class Bridge:
         if seam_ms is not None:
             plan = plan_query(self.catalogue, plan.query, now_ms, self.limits, seam_ms)
             parts = await self._fetch_parts(plan, deadline_s)
-        return assemble_result(plan, parts, now_ms, self.clock())
+        begins_ms = await self._begins_ms(plan, deadline_s)
+        return assemble_result(plan, parts, now_ms, self.clock(), begins_ms)
+
+    async def _begins_ms(self, plan: Plan, deadline_s: float) -> int | None:
+        """From when on the history has data at all; None where nobody needs to know, or the store does not say."""
+        if plan.begins is None:
+            return None
+        found = (await self._fetch_part("history", plan.begins, deadline_s)).frame
+        return int(found.value[0]) if found is not None and len(found) and np.isfinite(found.value[0]) else None
 
     async def _answer_coarser(self, plan: Plan, now_ms: int, deadline_s: float) -> Result:
         """The same question with far fewer buckets. It is fetched beside the finer one once half the time is up."""

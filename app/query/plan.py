@@ -57,6 +57,8 @@ class Plan:
     #: until then the same window has the same plan, apart from the instant of asking in its statements
     valid_until_ms: int
     notices: tuple[Notice, ...] = ()
+    #: asks from when on the history has data at all; None where nobody needs to know
+    begins: Statement | None = None
 
 
 def plan_query(catalogue: Catalogue, query: Query, now_ms: int, limits: Limits, seam_ms: int | None = None) -> Plan:
@@ -140,6 +142,7 @@ def _plan_on_grid(metric: Metric, query: Query, grid: _Grid, now_ms: int, moved_
         if lengthened or query.exact
         else _valid_until_ms(metric, whole, open_ms, seam_ms + grid_ms, now_ms),
         notices=grid.notices,
+        begins=None if query.strict else metric.begins_statement(),
     )
 
 

@@ -43,6 +43,8 @@ def row_mark(result: Result, whole: Mark, labels: Labels, time_ms: int) -> Mark:
         return whole
     present = result.present
     written_ms = present.written_ms.get(labels)
+    if time_ms >= present.since_ms and written_ms is None:
+        return whole
     ages_ms = [round(result.age_s * 1000)] + ([] if written_ms is None else [present.at_ms - written_ms])
     if time_ms >= present.since_ms:
         return whole._replace(age_s=max(ages_ms) / 1000)

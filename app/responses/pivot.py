@@ -102,7 +102,7 @@ def _table_of(
     columns += [(label, Coded(each, [row.get(label) for row in known])) for label in by]
     for name, one in zip(column_names(results), cells, strict=True):
         columns.append((name, np.array([one[row].value if row in one else np.nan for row in rows])))
-    columns += mark_columns([_mark_of_row(results, cells, row) for row in rows], each)
+    columns += mark_columns(_marks_of_rows(results, cells, rows), each)
     padded = keys if len(keys) else np.zeros(len(rows))
     series = tuple(SeriesKey(0, key, row) for key, row in zip(padded.tolist(), rows, strict=True))
     return Table(tuple(columns), owner=each, series=series, by_series=True)
@@ -113,16 +113,30 @@ def _times_of(result: Result, cells: Sequence[_Cells], rows: Sequence[Labels]) -
     return np.array(newest, dtype=np.int64)
 
 
-def _mark_of_row(results: Sequence[Result], cells: Sequence[_Cells], row: Labels) -> Mark:
+def _marks_of_rows(results: Sequence[Result], cells: Sequence[_Cells], rows: Sequence[Labels]) -> list[Mark]:
+    """The mark of each row. Most rows have the same marks in their cells, so these are put together once."""
+    metrics = [result.query.metric for result in results]
+    missing = [_missing_mark(result, one) for result, one in zip(results, cells, strict=True)]
+    known: dict[tuple[int, ...], Mark] = {}
+    found = []
+    for row in rows:
+        marks = [one[row].mark if row in one else absent for one, absent in zip(cells, missing, strict=True)]
+        key = tuple(map(id, marks))
+        if key not in known:
+            known[key] = _joined_mark(metrics, marks)
+        found.append(known[key])
+    return found
+
+
+def _joined_mark(metrics: Sequence[str], marks: Sequence[Mark]) -> Mark:
     """The worst status, the oldest age, and the reasons, the gravest first; one reason for all metrics that have the same."""
-    marks = [(result.query.metric, _mark_of_cell(result, one, row)) for result, one in zip(results, cells, strict=True)]
-    ages_s = [mark.age_s for _, mark in marks if mark.age_s is not None]
-    return Mark(worst_status(mark.status for _, mark in marks), max(ages_s, default=None), short_reason(list(_reasons(marks))))
+    ages_s = [mark.age_s for mark in marks if mark.age_s is not None]
+    reasons = list(_reasons(zip(metrics, marks, strict=True)))
+    return Mark(worst_status(mark.status for mark in marks), max(ages_s, default=None), short_reason(reasons))
 
 
-def _mark_of_cell(result: Result, cells: _Cells, row: Labels) -> Mark:
-    if row in cells:
-        return cells[row].mark
+def _missing_mark(result: Result, cells: _Cells) -> Mark:
+    """The mark of a row in which a result has no figure."""
     whole = result_mark(result)
     if whole.reason:
         return whole

@@ -87,6 +87,11 @@ class Read(Strict):
         """How the figures for two parts of one bucket become one; None where that is not known."""
         return None
 
+    def begins_statement(self, metric: str) -> Statement | None:
+        """The question from when on (epoch ms, the value of its one point) the store has data at all; None where the read does
+        not know how to ask."""
+        return None
+
     @property
     def gives_age(self) -> bool:
         """True when its values tell how old something is at the moment of asking."""

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from app.contracts.filters import Reading, Variables, as_filter_value, equality_filter, filters
 from app.errors import BadQuery, LimitExceeded, RequestError
+from app.model import Matcher
 from app.query.limits import Limits
+from tests.contracts.app_under_test import EVENTS, Bench
 
 PANEL = Reading("where", Limits())
 ALERT = Reading("where", Limits(), strict=True)
@@ -209,3 +211,24 @@ def test_twenty_thousand_values_are_a_list_like_any_other() -> None:
 @pytest.mark.parametrize("label", ["", "x" * 65, 5, None])
 def test_a_labels_name_is_a_short_text(label: object) -> None:
     assert "is no label's name" in refusal({"key": label, "operator": "=", "value": "x"})
+
+
+DEPLOYS = {"annotation": {"query": "deploys"}}
+
+
+async def test_annotations_of_old_plugins_are_filtered_and_a_filter_that_does_not_apply_is_told(at: Bench) -> None:
+    at.say(clickhouse=EVENTS)
+    broker, account = ({"key": key, "operator": "=", "value": "x"} for key in ("broker", "account"))
+    reply = await at.client.post("/json/annotations", json=DEPLOYS | {"filters": [broker], "adhocFilters": [account]})
+    assert at.sources["clickhouse"].asked[-1].where == (Matcher("broker", "=", ("x",)),)
+    assert [row["text"] for row in reply.json()] == ["the filter on account does not apply to deploys", "v42", None]
+
+
+@pytest.mark.parametrize("ref_id", ["A", "Anno"])
+async def test_events_of_a_panel_and_native_annotations_are_filtered_and_told(at: Bench, ref_id: str) -> None:
+    at.say(clickhouse=EVENTS)
+    broker, account = ({"key": key, "operator": "=", "value": "x"} for key in ("broker", "account"))
+    body = {"targets": [{"refId": ref_id, "target": "deploys", "payload": {}}], "filters": [broker, account]}
+    [found] = (await at.client.post("/json/query", json=body)).json()
+    assert at.sources["clickhouse"].asked[-1].where == (Matcher("broker", "=", ("x",)),)
+    assert [notice["text"] for notice in found["meta"]["notices"]] == ["the filter on account does not apply to deploys"]

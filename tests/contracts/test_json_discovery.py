@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from app.errors import SourceUnavailable
-from tests.contracts.app_under_test import EVENTS, MINUTE, NOW, OPEN, Bench
+from tests.contracts.app_under_test import EMPTY, EVENTS, MINUTE, NOW, OPEN, Bench
+from tests.frames import frame
 from tests.servers.grafana import FrameConverter
 
 POSTS = ("query", "metrics", "metric-payload-options", "search", "variable", "annotations", "tag-keys", "tag-values")
@@ -160,3 +161,33 @@ async def test_values_that_cannot_be_had_are_an_error_with_its_text(at: Bench) -
     at.say(rts=SourceUnavailable("rts", "refused"), duckdb=SourceUnavailable("duckdb", "no snapshot"))
     reply = await at.client.post("/json/tag-values", json={"key": "account"})
     assert (reply.status_code, reply.json()["message"]) == (503, "duckdb: no snapshot")
+
+
+async def test_whatever_the_query_builder_offers_is_taken_one_by_one_and_together(at: Bench) -> None:
+    listed = (await at.client.post("/json/metrics", json={})).json()
+    offered = {option["name"]: [one["value"] for one in option.get("options", ())] for option in listed[0]["payloads"]}
+    typed: dict[str, list[Any]] = {"by": [["account", "broker"]], "where": ["account=A1"], "step": ["1m"], "top": ["20"]}
+    beside = {"top_by": {"sort": "-value"}}
+    chosen = [
+        {name: value, **beside.get(name, {})} for name, values in (offered | typed).items() for value in [*values, "", None]
+    ]
+    together = {
+        "by": ["account"],
+        "instant": "true",
+        "sort": "value",
+        "top": "2",
+        "top_by": "max",
+        "step": "1m",
+        "format": "table",
+    }
+    for payload in [*chosen, together]:
+        reply = await at.client.post("/json/query", json={"targets": [{"target": "equity", "payload": payload}]})
+        assert reply.status_code == 200, (payload, reply.text)
+
+
+async def test_several_labels_are_kept_as_they_are_chosen(at: Bench) -> None:
+    live = frame({"account=A1,broker=alpha": {OPEN: 3}, "account=A2,broker=bravo": {OPEN: 30}})
+    at.say(rts=live, duckdb=EMPTY)
+    target = {"refId": "A", "target": "equity", "payload": {"by": ["account", "broker"]}}
+    found = (await at.client.post("/json/query", json={"targets": [target]})).json()
+    assert [one["tags"] for one in found] == [{"account": "A1", "broker": "alpha"}, {"account": "A2", "broker": "bravo"}]

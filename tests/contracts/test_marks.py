@@ -46,6 +46,11 @@ async def test_a_row_whose_newest_value_is_not_of_now_says_so_beside_fresh_ones(
     }
 
 
+async def test_what_happened_last_long_ago_is_not_stale(up: Bench) -> None:
+    up.say(clickhouse=frame({"account=A1": {OPEN - 4 * MINUTE: -1.5}}))
+    assert [marks_of(row) for row in await rows_of(up, "pnl", marks="true")] == [("fresh", 0.0, "")]
+
+
 async def test_each_row_is_as_old_as_the_state_behind_it(up: Bench) -> None:
     written: dict[Labels, int] = {(("account", "A1"),): NOW - 28_000, (("account", "A3"),): NOW - 486_000}
     up.say(rts=frame({"account=A1": {OPEN: 3}, "account=A2": {OPEN: 30}}, written_ms=written))
@@ -132,6 +137,19 @@ async def test_targets_of_one_panel_make_one_table_with_a_column_for_each_metric
     assert (found["account"], found["equity"], found["pnl"]) == (["A1", "A2", "A3"], [3, 30, 7], [-1.5, None, None])
     # Nothing was earned at A2: that is no gap. A3 has no value of now.
     assert found["status"] == ["fresh", "fresh", "stale"]
+
+
+async def test_figures_of_a_dead_redis_and_fresh_ones_in_one_row_say_the_age_of_the_oldest(
+    up: Bench, frame_converter: FrameConverter
+) -> None:
+    ago = NOW - 486_000
+    old = frame({"account=A1": {ago // MINUTE * MINUTE: 3}}, asked_ms=ago, stale="refused")
+    up.say(rts=old, duckdb=frame({"account=A1": {NOW // MINUTE * MINUTE - MINUTE: 2}}), clickhouse=PNL)
+    body = panel({"target": "equity"}, {"target": "pnl"}, by=["account"], format="pivot")
+    found = await shown_table(up, frame_converter, body | {"range": {"from": str(NOW - 20 * MINUTE), "to": str(NOW)}})
+    assert (found["equity"], found["pnl"], found["status"]) == ([2], [-1.5], ["stale"])
+    assert found["age_s"][0] >= 486
+    assert "rts: STALE, 8min old" in found["reason"][0]
 
 
 async def test_a_quantity_that_others_have_is_missed_by_name(up: Bench) -> None:
@@ -231,3 +249,18 @@ async def test_the_line_is_an_answer_also_where_everything_has_failed(up: Bench,
         "age_s": [None],
         "summary": ["1 of 1 metrics without an answer: clickhouse, duckdb"],
     }
+
+
+async def test_a_frame_of_nothing_has_its_mark_too(up: Bench, frame_converter: FrameConverter) -> None:
+    up.say(rts=EMPTY, duckdb=EMPTY)
+    [found] = frame_converter.convert(
+        (await up.client.get("/v1/frames", params={**ASKED, "metric": "equity", "marks": "1"})).json()
+    )
+    assert [field["values"] for field in found["fields"]] == [[NOW], [None], ["fresh"], [0], ["no data in this window"]]
+
+
+async def test_a_table_of_now_compares_the_values_of_now_alone(up: Bench) -> None:
+    asked = {**ASKED, "metric": "equity", "shape": "pivot", "sort": "value", "top_by": "max"}
+    reply = await up.client.get("/v1/rows", params=asked)
+    assert reply.status_code == 400
+    assert reply.json()["message"].startswith("top_by: max does not go with shape=pivot")

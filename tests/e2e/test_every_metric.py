@@ -60,6 +60,12 @@ def differences(found: Answer, wanted: Answer) -> list[str]:
     return remarks
 
 
+def with_zeros(wanted: Answer, asked: Window, begins_ms: int) -> Answer:
+    """0 in each bucket without rows, from the first whole bucket of the store's data on."""
+    buckets = [at for at in range(asked.from_ms // asked.step_ms * asked.step_ms, asked.now_ms, asked.step_ms) if at >= begins_ms]
+    return {key: {**dict.fromkeys(buckets, 0.0), **course} for key, course in wanted.items()}
+
+
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("split", [True, False], ids=["by every label", "all together"])
@@ -85,5 +91,7 @@ async def test_the_bridges_figures_are_those_computed_by_other_means(
     assert len({(row["time"], *(row[label] for label in by)) for row in rows}) == len(rows)
     window_s = max(step_s, MIN_WINDOW_S)
     wanted = reference.answer(metric, asked, by, f"{window_s}s")
+    if entry.zeros:
+        wanted = with_zeros(wanted, asked, min(round(row["executed"]) for row in reference.stores.trades))
     assert differences(answered(rows, by), wanted) == []
     assert wanted

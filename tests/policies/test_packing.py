@@ -32,12 +32,14 @@ def test_a_question_and_its_answer_come_back_as_they_went() -> None:
         notices=(Notice("warning", "half of it"),),
         covers_to_ms=900,
         behind_ms=3000,
+        written_ms={(("account", "A"),): 77},
         asked_ms=123,
     )
     statement, found = unpack(pack(STATEMENT, answer))
     assert (statement.key, statement.shape) == (STATEMENT.key, STATEMENT.shape)
     assert shown(found) == shown(answer)
     assert (found.notices, found.covers_to_ms, found.behind_ms, found.provenance.asked_ms) == (answer.notices, 900, 3000, 123)
+    assert found.written_ms == answer.written_ms
 
 
 def test_events_keep_their_texts() -> None:

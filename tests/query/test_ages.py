@@ -90,6 +90,12 @@ def test_a_curve_keeps_the_ages_of_the_past_and_ends_with_that_of_now() -> None:
     }
 
 
+def test_the_open_bucket_of_a_curve_goes_on_and_closed_ones_do_not() -> None:
+    kept = frame({"": {OPEN - 10_000: 3.0, OPEN: 4.0}}, asked_ms=NOW - 6000, fresh_until_ms=NOW + 4000)
+    found = ask(Query("snapshot", OPEN - 60_000, NOW, step_ms=STEP), kept)
+    assert shown(found.frame) == {"": {OPEN - 10_000: 3.0, OPEN: 10.0}}
+
+
 def test_a_window_that_has_passed_has_the_ages_of_its_end() -> None:
     past = beats(3.0, NOW, OPEN - 600_000)
     found = ask(Query("beat", OPEN - 700_000, OPEN - 590_000, by=("instance",), step_ms=STEP, instant=True), past)

@@ -63,6 +63,11 @@ def same(left: float | None, right: float | None) -> bool:
     return math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-6)
 
 
+def without_zeros(points: Points, metric: Metric) -> Points:
+    """The points without the zeros of a metric that has one wherever nothing happened: raw rows do not have them."""
+    return {key: value for key, value in points.items() if value != 0} if metric.entry.zeros else points
+
+
 def differences(left: Points, right: Points, names: str) -> list[str]:
     """Every point that one of them lacks, or that is not equal."""
     return [
@@ -88,8 +93,8 @@ async def equals_the_raw_rows(subject: Subject, question: Question) -> list[str]
     body = await subject.answer(asked.params())
     window = replace(window, until_ms=_stated_until_ms(body, asked.metric))
     rate_window = f"{max(asked.step_s, MIN_WINDOW_S)}s"
-    wanted = _of(subject.reference.answer(asked.metric, window, asked.by, rate_window))
-    return differences(points_of(body, asked), wanted, "the bridge and the raw rows")
+    wanted = without_zeros(_of(subject.reference.answer(asked.metric, window, asked.by, rate_window)), metric)
+    return differences(without_zeros(points_of(body, asked), metric), wanted, "the bridge and the raw rows")
 
 
 def _stated_until_ms(body: Mapping[str, Any], metric: str) -> int | None:
@@ -111,8 +116,8 @@ async def total_is_that_of_the_window(subject: Subject, question: Question) -> l
     body = await subject.answer(question.params(step="range"))
     until_ms = _stated_until_ms(body, question.metric) or question.now_ms
     window = ExactWindow(question.from_ms, question.now_ms, question.now_ms - question.from_ms, until_ms)
-    wanted = _of(subject.reference.answer(question.metric, window, question.by, ""))
-    return differences(points_of(body, question), wanted, "step=range and the raw rows")
+    wanted = without_zeros(_of(subject.reference.answer(question.metric, window, question.by, "")), metric)
+    return differences(without_zeros(points_of(body, question), metric), wanted, "step=range and the raw rows")
 
 
 class ExactWindow(Window):
@@ -136,7 +141,32 @@ async def parts_add_up(subject: Subject, question: Question) -> list[str]:
     parts: Points = {}
     for (_, at), value in (await subject.points(asked.with_by(*sorted(metric.entry.labels)))).items():
         parts[(), at] = (parts.get(((), at)) or 0.0) + (value or 0.0)
+    parts, whole = (without_zeros({key: round_noise(value) for key, value in one.items()}, metric) for one in (parts, whole))
     return differences(parts, whole, "the sum over all labels and the whole")
+
+
+def round_noise(value: float | None) -> float | None:
+    """What is left of amounts that cancel each other out is 0."""
+    return 0.0 if value is not None and abs(value) < 1e-6 else value
+
+
+async def nothing_is_zero_and_nothing_else(subject: Subject, question: Question) -> list[str]:
+    """A series of a metric with zeros has every bucket from the first row of the stores up to now, none before and none after."""
+    metric = subject.metric(question)
+    if not metric.entry.zeros:
+        return []
+    points = await subject.points(replace(question, points=1000))
+    begins_ms = min(round(row["executed"]) for row in subject.reference.stores.trades)
+    step_ms = question.step_s * 1000
+    first_ms = max(-(-begins_ms // step_ms) * step_ms, question.from_ms // step_ms * step_ms)
+    wanted = set(range(first_ms, question.now_ms, step_ms))
+    wrong = []
+    for key in {key for key, _ in points}:
+        had = {at for one, at in points if one == key}
+        early = [at for at in had - wanted if at < first_ms and points[key, at] == 0]
+        if wanted - had or early or max(had) > question.now_ms:
+            wrong.append(f"{key}: {len(wanted - had)} buckets are missing, {len(early)} zeros are before the first row")
+    return wrong
 
 
 async def instant_is_the_newest_of_the_curve(subject: Subject, question: Question) -> list[str]:
@@ -216,7 +246,7 @@ async def alerts_see_what_panels_show(subject: Subject, question: Question) -> l
     shown = await subject.points(replace(question, points=1000), step=f"{step_ms}ms")
     wrong = differences(alert, {key: value for key, value in shown.items() if key in alert}, "alert and panel")
     open_ms = question.now_ms // step_ms * step_ms if subject.metric(question).accumulates else question.now_ms
-    closed = {key: value for key, value in shown.items() if key[1] < open_ms}
+    closed = {key: value for key, value in without_zeros(shown, subject.metric(question)).items() if key[1] < open_ms}
     if closed and not alert:
         wrong.append(f"the alert got no rows where the panel has {closed}")
     return wrong
@@ -319,6 +349,7 @@ RELATIONS: tuple[Relation, ...] = (
     equals_the_raw_rows,
     total_is_that_of_the_window,
     parts_add_up,
+    nothing_is_zero_and_nothing_else,
     instant_is_the_newest_of_the_curve,
     forms_agree,
     alerts_see_what_panels_show,

@@ -221,14 +221,14 @@ def _event_table(result: Result, most: int | None) -> dict[str, Any]:
     return {"type": "table", "refId": result.query.ref_id, "columns": columns, "rows": rows, "meta": meta}
 
 
-def annotation_objects(result: Result, annotation: Mapping[str, Any]) -> list[dict[str, Any]]:
+def annotation_objects(result: Result, annotation: Mapping[str, Any], more: Sequence[Notice] = ()) -> list[dict[str, Any]]:
     """Events as annotations of plugin 0.2 and SimpleJSON.
 
     The list has no other place for remarks. So a warning is an annotation, too, at the instant from which the events are
-    complete.
+    complete, and so are `more`.
     """
     rows = [{**row, "tags": row["tags"].split(",") if row["tags"] else []} for row in event_rows(result)]
-    warnings = [notice.text for notice in all_notices(result) if notice.severity != "info"]
+    warnings = [notice.text for notice in all_notices(result) if notice.severity != "info"] + [notice.text for notice in more]
     at_ms = max(result.range.from_ms, result.query.from_ms)
     remarks = [
         dict(zip(EVENT_COLUMNS, (at_ms, None, "Not all is shown", text, ["bridge"], None), strict=True)) for text in warnings

@@ -92,12 +92,12 @@ async def legacy_annotations(request: Request) -> Response:
     body = await body_object(request)
     annotation = object_in(body.get("annotation"), "annotation")
     name = annotation.get("query") or annotation.get("name")
-    now_ms = given.bridge.clock()
-    from_ms, to_ms = asked_range(body, now_ms)
     event = given.bridge.catalogue.event(str(name), "annotation.query")
-    result = await unless_left(request, given.bridge.events(event.name, from_ms, to_ms, (), given.budget_s))
+    shared = _Shared.of(given.bridge, body)
+    where, remarks = shared.parse_where(event.name, event.entry.labels, {})
+    result = await unless_left(request, given.bridge.events(event.name, shared.from_ms, shared.to_ms, where, given.budget_s))
     reject_when_all_failed([result])
-    return json_response(annotation_objects(result, annotation), headers=result_headers([result]))
+    return json_response(annotation_objects(result, annotation, remarks), headers=result_headers([result]))
 
 
 async def answer(bridge: Bridge, targets: Sequence[Target], budget_s: float) -> list[list[Result]]:
@@ -207,7 +207,7 @@ class _Shared:
         event = self.bridge.catalogue.events[name]
         refuse_unknown_keys(payload, name, event.entry.labels, (*PAYLOAD_KEYS, MOST_KEY))
         most = grammar.whole_number(payload.get(MOST_KEY), f"payload.{MOST_KEY}", 0, MOST_EVENTS, 0)
-        where, remarks = self._where(name, event.entry.labels, payload)
+        where, remarks = self.parse_where(name, event.entry.labels, payload)
         for matcher in where:
             if matcher.label not in event.entry.labels:
                 raise unknown_name_error(f"payload.where: event {name}: label", matcher.label, event.entry.labels)
@@ -216,7 +216,7 @@ class _Shared:
 
     def _query(self, metric: Metric, payload: Mapping[str, Any], ref_id: str) -> tuple[Query, list[Notice]]:
         refuse_unknown_keys(payload, metric.name, metric.entry.labels)
-        where, remarks = self._where(metric.name, metric.entry.labels, payload)
+        where, remarks = self.parse_where(metric.name, metric.entry.labels, payload)
         by = payload.get("by")
         step_ms = grammar.step_ms(payload.get("step"), "payload.step")
         # A sampled metric is fetched finer than the panel's interval and then thinned, so its extremes stay.
@@ -247,7 +247,9 @@ class _Shared:
         finest_ms = metric.entry.resolution_s * 1000
         return None if self.interval_ms is None else -(-self.interval_ms // finest_ms) * finest_ms
 
-    def _where(self, name: str, labels: Sequence[str], payload: Mapping[str, Any]) -> tuple[tuple[Matcher, ...], list[Notice]]:
+    def parse_where(
+        self, name: str, labels: Sequence[str], payload: Mapping[str, Any]
+    ) -> tuple[tuple[Matcher, ...], list[Notice]]:
         """The target's filters and the ad-hoc filters whose label it has. A remark names each other ad-hoc filter."""
         apply = [matcher for matcher in self.ad_hoc if matcher.label in labels]
         others = dict.fromkeys(matcher.label for matcher in self.ad_hoc if matcher.label not in labels)

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 from app.filters import number_of, regex_predicate
-from app.model import Matcher, Parts, Statement
+from app.model import CacheTimes, Matcher, Parts, Statement, TimeRange
 from app.sources.base import Ask, Read
 from app.sources.sql.dialect import Dialect, Quoting, code_only, find_unclosed
 
@@ -236,11 +236,20 @@ def _lacks_where(code: str) -> bool:
     return any(levels[0]) and not all(levels[0])
 
 
+_PLACEHOLDER = re.compile(r"[{}]")
+#: the one bucket of a question that has no window
+_ONCE = TimeRange(0, 1000, 1000)
+_KEPT_LONG = CacheTimes(fresh_s=600, stale_s=86_400)
+
+
 class SqlRead(Read):
     """What the reads of all engines say.
 
     `parts: sum` (amounts), `min`, `max`, or `mean`. The template of a mean yields a column `weight` beside `value`: the count
     behind an average, the denominator of a ratio. A figure without `parts` has none, as a quantile.
+
+    `begins` is a SELECT of one number: the epoch ms of the table's oldest row, whatever that row tells of; NULL if there is none.
+    From then on a bucket without rows is one in which nothing happened (`zeros` of the metric).
     """
 
     cuts_buckets: ClassVar[bool] = True
@@ -252,6 +261,7 @@ class SqlRead(Read):
 
     sql: str
     parts: Literal["sum", "min", "max", "mean", "none"] | None = None
+    begins: str | None = None
 
     def statement(self, ask: Ask) -> Statement:
         """The SELECT with its placeholders filled in; every value is bound."""
@@ -263,6 +273,13 @@ class SqlRead(Read):
         named = (name for name in dialect.parameter.findall(code_only(text, dialect.quoting)) if name in bound)
         params = {name: bound[name] for name in named}
         return Statement(self.source, ask.metric, text, tuple(params.items()), ask.range, ask.by, ask.where, self, ask.now_ms)
+
+    def begins_statement(self, metric: str) -> Statement | None:
+        """See Read. The oldest row changes with the table's time to live only, so that the answer is kept for long."""
+        if self.begins is None:
+            return None
+        text = f"SELECT 0 AS time, (\n{trim_statement(self.begins, self.dialect.quoting)}\n) AS value"
+        return Statement(self.source, metric, text, (), _ONCE, cache=_KEPT_LONG)
 
     def label_column(self, label: str) -> str:
         """A label as the engine computes it: text, whatever the column is."""
@@ -277,6 +294,8 @@ class SqlRead(Read):
         """Unknown placeholders, label columns that are none, a mean without its weight or a weight without a mean."""
         yield from template_problems(self.sql, self.labels, self.placeholders, self.dialect.quoting)
         yield from label_name_problems(self.sql, self.labels, self.dialect)
+        if self.begins is not None and _PLACEHOLDER.search(code_only(self.begins, self.dialect.quoting)):
+            yield "begins", "has placeholders; it is a SELECT of one number, whatever is asked for"
         if (self.parts == "mean") == yields_weight(self.sql, self.dialect.quoting):
             return
         if self.parts == "mean":

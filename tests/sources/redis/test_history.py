@@ -57,6 +57,18 @@ async def test_an_account_whose_terminal_hangs_has_no_value_of_now(server: Redis
     assert (ask.remarks, ask.frame.partial) == ([told], False)
 
 
+async def test_the_answer_says_when_the_oldest_state_behind_each_series_was_written(server: RedisServer, ask: Asker) -> None:
+    sampled(server, "A1", {T0: 1}, equity=1, seen=HUNG)
+    sampled(server, "A2", {T0: 10}, equity=30, seen=NOW - 28_000)
+    sampled(server, "A3", {T0: 10}, equity=30)
+    await ask(DATED, by="account")
+    assert ask.frame.written_ms == {(("account", "A1"),): HUNG, (("account", "A2"),): NOW - 28_000}
+    await ask(DATED)
+    assert ask.frame.written_ms == {(): HUNG}
+    await ask(DATED, now_ms=0, to_ms=OPEN)
+    assert ask.frame.written_ms == {}
+
+
 @pytest.mark.parametrize("said", [{}, {"seen": ""}])
 async def test_an_account_that_does_not_say_when_it_was_written_is_shown_and_marked(
     server: RedisServer, ask: Asker, said: dict[str, str]
