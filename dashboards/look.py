@@ -92,10 +92,13 @@ def limited(panel: timeseries.Panel, steps: limits.Steps) -> timeseries.Panel:
     return panel.thresholds(limits.thresholds(clear)).thresholds_style(style)
 
 
-def by_value(panel: timeseries.Panel) -> timeseries.Panel:
-    """Colour curves by their newest value, from blue (low) to red (high): twenty colours of a palette tell nobody anything."""
-    scheme = FieldColor().mode(FieldColorModeId.CONTINUOUS_BL_YL_RD).series_by(FieldColorSeriesByMode.LAST)
-    return panel.color_scheme(scheme)
+def by_value(panel: timeseries.Panel, lowest_first: bool = False) -> timeseries.Panel:
+    """Colour curves by their newest value, the worst one brightest: twenty colours of a palette tell nobody anything.
+
+    From blue over yellow to red, or, where less is worse, from yellow to blue.
+    """
+    mode = FieldColorModeId.CONTINUOUS_YL_BL if lowest_first else FieldColorModeId.CONTINUOUS_BL_YL_RD
+    return panel.color_scheme(FieldColor().mode(mode).series_by(FieldColorSeriesByMode.LAST))
 
 
 def logarithmic(panel: timeseries.Panel) -> timeseries.Panel:

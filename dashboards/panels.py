@@ -93,7 +93,8 @@ class Panels:
         )
         panel = look.curves(self._plot(metric, by, title, " ".join(filter(None, (note, worst)))))
         panel = panel.legend(look.legend(beside=bool(many), lowest_first=metric in LESS_IS_WORSE))
-        return (look.by_value(panel) if many else panel).with_target(Made(target))
+        panel = look.by_value(panel, metric in LESS_IS_WORSE) if many else panel
+        return panel.with_target(Made(target))
 
     def several(self, title: str, *metrics: str, note: str = "") -> timeseries.Panel:
         """Several metrics of one unit in one panel, each over everything selected: one solid, the other dashed."""

@@ -253,14 +253,9 @@ def system_health(catalogue: Catalogue) -> Board:
     board.head(tables.state_line(*metrics), figures)
     board.row("Over time")
     board.line(9, (panels.lines("cpu_load", "host"), 12), (panels.lines("network_latency", "host"), 12))
-    board.line(
-        9,
-        (panels.lines("memory_used", "host"), 6),
-        (panels.lines("disk_used", "host"), 6),
-        (panels.lines("disk_fullness", "host", "disk"), 6),
-        (panels.lines("network_throughput", "host"), 6),
-    )
+    board.line(9, (panels.lines("memory_used", "host"), 12), (panels.lines("disk_fullness", "host", "disk"), 12))
+    board.line(9, (panels.lines("disk_used", "host"), 12), (panels.lines("network_throughput", "host"), 12))
     board.row("In detail")
-    board.line(10, (tables.matrix("By host, now", "host", *metrics), 14), (tables.events("system_events"), 10))
-    board.line(8, (tables.state(*metrics), 24))
+    board.line(9, (tables.matrix("By host, now", "host", *metrics), 24))
+    board.line(9, (tables.events("system_events"), 12), (tables.state(*metrics), 12))
     return board

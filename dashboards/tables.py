@@ -13,13 +13,15 @@ from dashboards import limits, look
 from dashboards.links import drill_down
 from dashboards.panels import LESS_IS_WORSE, TOP, Scope, newest_options, worst_first
 from dashboards.targets import BRIDGE, ROWS, BridgeTarget, EventsTarget, Made, RowsTarget
-from dashboards.titles import column_title, short_title, unheard_text
+from dashboards.titles import short_title, unheard_text
 
 #: State of an answer -> its colour as a word. As the colour of a whole row all but `fresh` are grey.
 _STATE_COLORS = {"fresh": limits.GOOD, "partial": limits.NOTE, "stale": limits.WARN, "error": limits.BAD}
 #: Unit -> the width of a column of such figures, pixels. Grafana's own least width of 150 would push columns off the panel.
 _WIDTHS = {"currencyUSD": 90, "percent": 80, "s": 80, "ms": 75, "bytes": 80, "Bps": 85, "short": 75, "cpm": 90, "opm": 95}
-_LABEL_WIDTH, _STATE_WIDTH, _AGE_WIDTH, LEAST_REASON_WIDTH = 95, 70, 75, 110
+#: A margin level is many thousand percent where little margin is used.
+_WIDER = {"margin_level": 95}
+_LABEL_WIDTH, _STATE_WIDTH, _AGE_WIDTH, LEAST_REASON_WIDTH = 90, 70, 70, 110
 _SHOWN_DECIMALS = {"currencyUSD": 0, "percent": 1, "s": 1, "ms": 0, "short": None}
 
 
@@ -46,7 +48,7 @@ class Tables:
         )
         newest = common.TableSortByFieldState().display_name("Time").desc(True)
         return (
-            panel.sort_by([newest]).override_by_name("Time", [_column_width(170)]).override_by_name("What", [_column_width(220)])
+            panel.sort_by([newest]).override_by_name("Time", [_column_width(170)]).override_by_name("What", [_column_width(200)])
         )
 
     def matrix(self, title: str, by: str, *metrics: str, note: str = "", hourly: bool = False, link: str = "") -> table.Panel:
@@ -55,12 +57,13 @@ class Tables:
         The row of the worst value of the first metric comes first. A row that is not fresh is grey as a whole.
         """
         first, name = metrics[0], self.scope.catalogue.label(by).title
-        titles = {metric: column_title(self.scope.catalogue.metric(metric)) for metric in metrics}
-        given = {self.scope.catalogue.metric(metric).entry.short_title: titles[metric] for metric in metrics}
+        titles = {metric: self.scope.catalogue.metric(metric).entry.short_title for metric in metrics}
         order = "lowest" if first in LESS_IS_WORSE else "highest"
         ranked = f"At most {TOP} rows, those with the {order} {titles[first].lower()}."
         text = self.scope.described_as(metrics, " ".join(filter(None, (note, ranked, _ROW_NOTE))))
-        panel = rows(title, text, BRIDGE).with_transformation(_arranged({by: name} | given | _STATE_HEADERS))
+        panel = rows(title, text, BRIDGE).with_transformation(
+            _arranged({by: name} | {title: title for title in titles.values()} | _STATE_HEADERS)
+        )
         options = {"format": "pivot", **newest_options(hourly)}
         ranked_by = {first: {"sort": worst_first(first, TOP)["sort"], "top": TOP}}
         for place, metric in enumerate(metrics):
@@ -77,7 +80,8 @@ class Tables:
     def _column_overrides(self, metric: str) -> list[DynamicConfigValue]:
         unit = self.scope.catalogue.metric(metric).entry.unit
         found = [*look.unit_values(unit, _SHOWN_DECIMALS.get(unit)), DynamicConfigValue("noValue", "\u2013")]
-        found.append(_column_width(max(_WIDTHS[unit], 20 + 8 * len(column_title(self.scope.catalogue.metric(metric))))))
+        header_px = 22 + 8 * len(self.scope.catalogue.metric(metric).entry.short_title)
+        found.append(_column_width(max(_WIDER.get(metric, _WIDTHS[unit]), header_px)))
         steps = limits.LIMITS.get(metric)
         if steps is None:
             return found
@@ -96,7 +100,7 @@ class Tables:
         names = {metric: short_title(self.scope.catalogue.metric(metric).entry.title) for metric in metrics}
         return (
             panel.with_transformation(_arranged(headers))
-            .override_by_name("Metric", [_words_mapping(names), _column_width(200)])
+            .override_by_name("Metric", [_words_mapping(names), _column_width(215)])
             .override_by_name(
                 "State",
                 [

@@ -8,32 +8,6 @@ from app.catalog import Catalogue, Metric
 from dashboards import limits
 from dashboards.limits import BAD, GOOD, NOTE, WARN
 
-#: Metric -> the header of its column, where the title is too long for one.
-_COLUMNS = {
-    "open_trades": "Trades",
-    "active_orders": "Orders",
-    "margin": "Used",
-    "free_margin": "Free",
-    "margin_level": "Level",
-    "floating_pnl": "Floating",
-    "account_age": "Written",
-    "heartbeat_age": "Heartbeat",
-    "cpu_usage": "CPU",
-    "memory_usage": "Memory",
-    "socket_failures": "Socket fails",
-    "order_execution_rate": "Orders",
-    "fill_rate": "Filled",
-    "reject_rate": "Rejected",
-    "execution_latency": "Latency",
-    "broker_slippage": "Slippage",
-    "total_pnl": "P&L",
-    "cpu_load": "CPU",
-    "network_latency": "Latency",
-    "memory_used": "Memory",
-    "disk_used": "Disk",
-    "disk_fullness": "Fullest",
-    "network_throughput": "Network",
-}
 _LEVELS = {NOTE: "note", WARN: "warning", BAD: "bad"}
 #: What the unit of a limit is called in a sentence.
 _UNITS = {"percent": " %", "s": " s", "ms": " ms"}
@@ -42,11 +16,6 @@ _UNITS = {"percent": " %", "s": " s", "ms": " ms"}
 def short_title(title: str) -> str:
     """The title without the remark in brackets, which the description repeats."""
     return title.split(" (")[0]
-
-
-def column_title(metric: Metric) -> str:
-    """The header of the column of a metric: short enough for a table of ten columns on a small screen."""
-    return _COLUMNS.get(metric.name, short_title(metric.entry.title))
 
 
 def panel_title(catalogue: Catalogue, metric: str, by: Sequence[str]) -> str:
@@ -64,7 +33,7 @@ def description(catalogue: Catalogue, metrics: Sequence[str], note: str, unheard
         parts = (metric.entry.description, note, limits_text(metric), _sources_text(metric), scope)
         return " ".join(part for part in parts if part)
     lines = [
-        " ".join(filter(None, (f"- **{column_title(one)}**:", one.entry.description, limits_text(one), _sources_text(one))))
+        " ".join(filter(None, (f"- **{one.entry.short_title}**:", one.entry.description, limits_text(one), _sources_text(one))))
         for one in map(catalogue.metric, metrics)
     ]
     return "\n".join([*([note, ""] if note else []), *lines, *(["", scope] if scope else [])])

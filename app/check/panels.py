@@ -20,6 +20,8 @@ LOSES_MARKS = frozenset(
 #: Shapes of an answer in which the state of each row stands beside its figures.
 _MARKED_SHAPES = ("pivot", "summary")
 _YES = ("true", "1", "yes", "on")
+#: A sentence with one of these words and the name of a list says that the list does nothing.
+_DENIES = re.compile(r"\b(not|never|ignores?|regardless|whatever|always|without)\b", re.IGNORECASE)
 _RANGE = re.compile(r"__url_time_range|[?&]from=")
 
 
@@ -39,14 +41,20 @@ def lost_marks(panel: Mapping[str, Any], json_targets: Sequence[Any], rows_targe
             )
 
 
-def _is_marked_payload(target: Any) -> bool:
-    payload = target.get("payload")
+def _is_marked_payload(target: Mapping[str, Any]) -> bool:
+    payload = _payload_of(target)
+    return payload is not None and payload.get("format") in _MARKED_SHAPES
+
+
+def _payload_of(target: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The payload of a target; None if it cannot be read, which is a mistake of its own."""
+    payload = target.get("payload") or {}
     if isinstance(payload, str):
         try:
             payload = json.loads(payload)
-        except ValueError:
-            return False
-    return isinstance(payload, dict) and payload.get("format") in _MARKED_SHAPES
+        except (ValueError, RecursionError):
+            return None
+    return payload if isinstance(payload, dict) else None
 
 
 def _is_rows_url(target: Mapping[str, Any]) -> bool:
@@ -67,15 +75,19 @@ def _is_marked_request(target: Mapping[str, Any]) -> bool:
 
 
 def unheard_variables(panel: Mapping[str, Any], targets: Sequence[Any], variables: Mapping[str, str]) -> Iterator[str]:
-    """Lists of the dashboard (name -> label) that change nothing in the panel, where neither title nor description says so."""
+    """Lists of the dashboard (name -> label) that change nothing in the panel, where no sentence of its description says so."""
+    if any(_payload_of(target) is None for target in targets):
+        return
     asked = json.dumps(targets)
-    told = f"{panel.get('title', '')} {panel.get('description', '')}".lower()
+    sentences = [one for one in re.split(r"[.;\n]", str(panel.get("description") or "")) if _DENIES.search(one)]
     for name, label in variables.items():
         used = re.search(rf"\$\{{?{re.escape(name)}\b|\[\[{re.escape(name)}\b", asked)
-        if not used and not any(re.search(rf"\b{re.escape(word.lower())}\b", told) for word in (name, label) if word):
+        words = "|".join(re.escape(word) for word in (name, label) if word)
+        if not used and not any(re.search(rf"\b({words})\b", one, re.IGNORECASE) for one in sentences):
             yield (
                 f"the list {printable_text(name)} at the top does not narrow this panel, and nothing says so; "
-                f"allowed: ${{{printable_text(name)}:csv}} in the target, or its name in the panel's description"
+                f"allowed: ${{{printable_text(name)}:csv}} in the target, or a sentence of the panel's description: "
+                f"not narrowed by {printable_text(label or name)}"
             )
 
 

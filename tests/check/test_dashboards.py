@@ -28,8 +28,12 @@ def test_the_shipped_dashboards_are_fine(capsys: pytest.CaptureFixture[str]) -> 
     assert "dashboards: ok, 7 with " in said
 
 
-def _target(dashboard: Any, place: int = 0) -> Any:
-    return dashboard["panels"][place]["targets"][0]
+def _panel(dashboard: Any) -> Any:
+    return next(panel for panel in dashboard["panels"] if panel["title"] == "Open trades")
+
+
+def _target(dashboard: Any) -> Any:
+    return _panel(dashboard)["targets"][0]
 
 
 def _payload(dashboard: Any, **more: object) -> None:
@@ -42,7 +46,7 @@ def _rows(dashboard: Any) -> Any:
 
 
 def _nested(dashboard: Any) -> None:
-    wrong = json.loads(json.dumps(dashboard["panels"][0]))
+    wrong = json.loads(json.dumps(_panel(dashboard)))
     wrong["targets"][0]["target"] = "opn_trades"
     dashboard["panels"].append({"id": 99, "type": "row", "title": "closed", "panels": [wrong]})
 
@@ -52,9 +56,9 @@ def _nested(dashboard: Any) -> None:
     [
         (
             lambda one: _target(one).update(target="opn_trades"),
-            "panel 1 'Open trades', target A: target: metric 'opn_trades' is not",
+            "panel 2 'Open trades', target A: target: metric 'opn_trades' is not",
         ),
-        (lambda one: _target(one).pop("target"), "panel 1 'Open trades', target A: target: is missing"),
+        (lambda one: _target(one).pop("target"), "panel 2 'Open trades', target A: target: is missing"),
         (lambda one: _target(one).update(payload="{"), "target A: payload: '{' is not JSON"),
         (lambda one: _payload(one, acount="x"), "target A: payload: 'acount' is not known to open_trades"),
         (lambda one: _payload(one, by=["host"]), "target A: by: metric open_trades: label 'host' is not known"),
@@ -64,7 +68,7 @@ def _nested(dashboard: Any) -> None:
         ),
         (lambda one: _rows(one).update(url="/v2/rows"), "url: '/v2/rows' is not known"),
         (
-            lambda one: one["annotations"]["list"][0]["target"].update(target="failures"),
+            lambda one: one["annotations"]["list"][1]["target"].update(target="failures"),
             "annotation 'Failed trades': target: metric",
         ),
         (lambda one: one["templating"]["list"][0]["query"].update(query="brokr"), "variable 'broker': query: label 'brokr'"),
@@ -88,10 +92,10 @@ def _nested(dashboard: Any) -> None:
         (lambda one: _rows(one)["url_options"]["params"].append({"key": "stp", "value": "1m"}), "parameter 'stp' is not known"),
         (lambda one: _rows(one).update(url="/v1/rows?shape=wdie"), "shape: 'wdie' is not allowed"),
         (
-            lambda one: one["panels"][0]["fieldConfig"]["defaults"].update(unit="shrot"),
-            "panel 1 'Open trades', unit: 'shrot' is no unit of Grafana's; nearest: short",
+            lambda one: _panel(one)["fieldConfig"]["defaults"].update(unit="shrot"),
+            "panel 2 'Open trades', unit: 'shrot' is no unit of Grafana's; nearest: short",
         ),
-        (_nested, "panel 1 'Open trades', target A: target: metric 'opn_trades' is not known; nearest: open_trades"),
+        (_nested, "panel 2 'Open trades', target A: target: metric 'opn_trades' is not known; nearest: open_trades"),
         (lambda one: one.pop("panels"), "trade_execution.json: panels: is missing"),
     ],
 )
@@ -188,7 +192,7 @@ def test_alert_rules_are_checked_as_dashboards_are(tmp_path: Path, capsys: pytes
     config = str(ROOT / "provisioning" / "bridge.yaml")
     status = main(["check", "--config", config, "--dashboards", str(SHIPPED), "--alerts", str(tmp_path)])
     lines = capsys.readouterr().err.splitlines()
-    first = "rules.yaml: rule tds-margin-level-low 'Margin level is low', target A: "
+    first = "rules.yaml: rule tds-margin-level-low 'Margin level is below 200 % (warning)', target A: "
     assert status == 2
     assert [one for one in lines if one.startswith(f"{first}metric: metric 'margin_levl' is not known; nearest: margin_level")]
     assert [one for one in lines if one.startswith(f"{first}variable $from is not defined")]

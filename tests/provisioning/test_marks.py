@@ -114,7 +114,15 @@ BLIND: dict[str, dict[str, Any]] = {
         "type": "stat",
         "targets": [{"payload": json.dumps({"by": ["account"], "format": "table", "instant": True, "within": "5m"})}],
         "transformations": [
-            {"id": "groupBy", "options": {"fields": {"value": {"operation": "aggregate", "aggregations": ["min"]}}}}
+            {
+                "id": "groupBy",
+                "options": {
+                    "fields": {
+                        "account": {"operation": "groupby", "aggregations": []},
+                        "value": {"operation": "aggregate", "aggregations": ["min"]},
+                    }
+                },
+            }
         ],
         "options": {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}},
     },
