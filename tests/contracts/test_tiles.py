@@ -78,3 +78,10 @@ async def test_a_tile_of_the_worst_has_no_sign_that_there_are_others_but_a_panel
     assert [notice["text"] for notice in panel["meta"]["notices"]] == [
         "equity: the top 1 of 2 series by the last value; 1 is not shown"
     ]
+
+
+async def test_a_figure_that_nobody_has_written_anew_is_named_stale_though_every_store_answered(
+    at: Bench, frame_converter: FrameConverter
+) -> None:
+    at.say(rts=EMPTY, duckdb=frame({"account=A1": {OPEN - 2 * MINUTE: 1}}))
+    assert await titles(at, frame_converter, body(equity(legend="state"))) == ["A1, stale, 2min old"]
