@@ -26,7 +26,7 @@ from dashboards import limits
 from dashboards.limits import OLD
 
 MOST_POINTS = 1000
-#: Below a figure stands the state of its answer, after its labels if it has any (`app.responses.series.state_legend`).
+#: Below a figure stands the state of its answer, after its labels if it has any (`app.responses.tile_names`).
 NOT_FRESH = "/^(.*, )?(stale|partial|error|no data)\\b/"
 #: Money has all its digits and no sign: it is in the deposit currency of the accounts, whichever that is.
 _SHOWN_UNITS = {"currencyUSD": ("locale", 2)}

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from app.clock import age_text, instant_text
 from app.model import Labels, Result, Status
 from app.responses.series import all_notices
@@ -41,21 +39,8 @@ def result_mark(result: Result) -> Mark:
 
 def row_mark(result: Result, whole: Mark, labels: Labels, time_ms: int) -> Mark:
     """The mark of the newest value of a series of an instant query; of any other query `whole`, that of the result."""
-    return _mark_of_value(result, whole, labels, time_ms) if result.error is None and result.query.instant else whole
-
-
-def shown_marks(result: Result) -> dict[Labels, Mark]:
-    """The mark of the value that a tile shows of each series: the newest that is not null, also of a curve."""
-    if result.error is not None:
-        return {}
-    whole, found = result_mark(result), dict[Labels, Mark]()
-    for labels, times, values in result.frame.runs():
-        known = times[~np.isnan(values)]
-        found[labels] = _mark_of_value(result, whole, labels, int(known[-1])) if len(known) else whole
-    return found
-
-
-def _mark_of_value(result: Result, whole: Mark, labels: Labels, time_ms: int) -> Mark:
+    if result.error is not None or not result.query.instant:
+        return whole
     present = result.present
     written_ms = present.written_ms.get(labels)
     is_now = time_ms >= present.since_ms

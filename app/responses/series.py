@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from app.catalog import Catalogue
-from app.clock import age_text, instant_text
+from app.clock import instant_text
 from app.model import Frame, Indices, Labels, Notice, Result, Times, Values
 from app.query.events import ends_ms
 
@@ -82,25 +82,6 @@ def series_legend(title: str, labels: Labels, several: bool) -> str:
     """The label values of a series, with the metric's title if there are no labels or several metrics."""
     values = " ".join(value or "(none)" for _, value in labels)
     return f"{title} {values}".strip() if several or not values else values
-
-
-def state_text(result: Result) -> str:
-    """The state of an answer in a few words, for a tile: `fresh`, `stale, 5min old: rts`, `partial: clickhouse`, `no data`.
-
-    The sources named are those that failed, or whose older answer is shown.
-    """
-    if result.status == "fresh":
-        return "fresh" if len(result.frame) else "no data"
-    behind = dict.fromkeys(asked.source for asked in result.asked if asked.error is not None or asked.stale is not None)
-    is_old = any(asked.stale is not None for asked in result.asked) or result.status == "stale"
-    age = f", {age_text(result.age_s * 1000)} old" if is_old and result.error is None else ""
-    return f"{result.status}{age}" + (f": {', '.join(behind)}" if behind else "")
-
-
-def state_legend(labels: Labels, state: str) -> str:
-    """The label values of a series, and its state if that is not fresh; `fresh` if there are no labels."""
-    values = " ".join(value or "(none)" for _, value in labels)
-    return values if values and state == "fresh" else ", ".join(filter(None, (values, state)))
 
 
 def title_and_unit(catalogue: Catalogue, name: str) -> tuple[str, str]:

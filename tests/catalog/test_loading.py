@@ -140,8 +140,8 @@ def test_the_catalogue_that_comes_with_the_bridge_is_right(capsys: pytest.Captur
     assert re.fullmatch(r"dashboards: ok, 7 with \d{3} questions to the bridge", said.pop(2))
     assert said == [
         "configuration: ok, 7 sources",
-        "catalogue: ok, 38 metrics, 2 events, 10 labels",
-        "alert rules: ok, 14 questions to the bridge",
+        "catalogue: ok, 39 metrics, 2 events, 11 labels",
+        "alert rules: ok, 17 questions to the bridge",
         "time limits: ok, source 4.5s < request 4.8s; set Grafana's and HAProxy's above that",
         "backend sync: off (no sync.url): nobody is told of an outage",
         "shared answers: off (no tier.host): each replica asks for itself",

@@ -97,3 +97,10 @@ async def test_a_figure_whose_newest_value_is_not_of_now_says_so_although_all_so
     )
     for instant in (True, False):
         assert await titles(at, frame_converter, body(equity(legend="state", instant=instant))) == ["A1", "A3, stale, 2min old"]
+
+
+async def test_a_figure_that_nobody_has_written_anew_is_named_stale_though_every_store_answered(
+    at: Bench, frame_converter: FrameConverter
+) -> None:
+    at.say(rts=EMPTY, duckdb=frame({"account=A1": {OPEN - 2 * MINUTE: 1}}))
+    assert await titles(at, frame_converter, body(equity(legend="state"))) == ["A1, stale, 2min old"]

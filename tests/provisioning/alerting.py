@@ -29,7 +29,7 @@ RULES: dict[str, Json] = {
 ON_THE_BRIDGE = [uid for uid, rule in RULES.items() if rule["data"][0]["datasourceUid"] == "bridge-infinity-alerts"]
 ON_PROMETHEUS = [uid for uid in RULES if uid not in ON_THE_BRIDGE]
 #: Rejected orders of so many; the last broker is a quiet one.
-BROKERS = {"fair": (1, 300), "poor": (9, 300), "broken": (18, 300), "gone": (6, 6), "quiet": (1, 1)}
+BROKERS = {"fair": (1, 300), "poor": (9, 300), "broken": (18, 300), "gone": (12, 12), "quiet": (1, 1)}
 PAIRS = {"slow": ("rtrs", "duckdb"), "good": ("duckdb", "clickhouse")}
 
 

@@ -8,15 +8,13 @@ from typing import Any
 
 import orjson
 
-from app.clock import age_text
 from app.errors import BridgeError
-from app.model import UNRANKED, Frame, Labels, Notice, Query, Ranking, Result
+from app.model import UNRANKED, Frame, Labels, Notice, Query, Ranking, Result, Times, Values
 from app.query.bridge import Bridge
 from app.query.ranking import ranking_remarks
 from app.responses.encoding import json_arrays
 from app.responses.event_groups import grouped_events
 from app.responses.frames import frame_elements
-from app.responses.marks import Mark, shown_marks
 from app.responses.pivot import column_names, pivot_table
 from app.responses.series import (
     EVENT_COLUMNS,
@@ -28,13 +26,12 @@ from app.responses.series import (
     notice_objects,
     series_counts,
     series_legend,
-    state_legend,
-    state_text,
     title_and_unit,
     window_text,
 )
 from app.responses.summary import summary_table
 from app.responses.table import Coded, Column, Table, long_table, without_time
+from app.responses.tile_names import tile_name
 
 #: The forms in which a target's data can be asked for; the first is the default. Targets with one of the last two make one table.
 FORMATS = ("datapoints", "frame", "table", "pivot", "summary")
@@ -128,34 +125,26 @@ def _datapoint_elements(bridge: Bridge, result: Result, several: bool, says_stat
     }
     remarks = _tile_notices(result) if says_state else all_notices(result)
     first = meta | {"notices": notices} if (notices := notice_objects(remarks)) else meta
-    marks = shown_marks(result) if says_state else {}
 
-    def series_element(labels: Labels, points: bytes, meta_part: Mapping[str, Any]) -> bytes:
+    def series_element(labels: Labels, points: bytes, meta_part: Mapping[str, Any], name: str) -> bytes:
         described = {
             "target": result.query.metric,
             "refId": result.query.ref_id,
-            "title": state_legend(labels, _tile_state(result, marks.get(labels)))
-            if says_state
-            else series_legend(title, labels, several),
+            "title": name,
             "tags": dict(labels),
             "unit": unit,
             "meta": meta_part,
         }
         return b'%b,"datapoints":%b}' % (json_text(described)[:-1], points)
 
+    def name_of(labels: Labels, times: Times, values: Values) -> str:
+        return tile_name(result, labels, times, values) if says_state else series_legend(title, labels, several)
+
     frame = result.frame if result.error is None else Frame()
     if not frame.series:
-        yield series_element((), b"[]", first)
-    for place, (labels, points) in enumerate(zip(frame.series, json_pairs(frame), strict=True)):
-        yield series_element(labels, points, meta if place else first)
-
-
-def _tile_state(result: Result, mark: Mark | None) -> str:
-    """The state of the answer; where that is fresh, but the newest value of this series is not of now, that of the value."""
-    state = state_text(result)
-    if state != "fresh" or mark is None or mark.status == "fresh":
-        return state
-    return f"{mark.status}, {age_text((mark.age_s or 0.0) * 1000)} old"
+        yield series_element((), b"[]", first, name_of((), frame.time, frame.value))
+    for place, (run, points) in enumerate(zip(frame.runs(), json_pairs(frame), strict=True)):
+        yield series_element(run[0], points, meta if place else first, name_of(*run))
 
 
 def _tile_notices(result: Result) -> Sequence[Notice]:
