@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.errors import SourceUnavailable
-from tests.contracts.app_under_test import EMPTY, MINUTE, NOW, OPEN, Bench
+from tests.contracts.app_under_test import EMPTY, MINUTE, NOW, OPEN, Bench, bench
 from tests.contracts.test_json_query import ask, body, equity
 from tests.frames import frame
 from tests.servers.grafana import FrameConverter
@@ -104,3 +104,16 @@ async def test_a_figure_that_nobody_has_written_anew_is_named_stale_though_every
 ) -> None:
     at.say(rts=EMPTY, duckdb=frame({"account=A1": {OPEN - 2 * MINUTE: 1}}))
     assert await titles(at, frame_converter, body(equity(legend="state"))) == ["A1, stale, 2min old"]
+
+
+async def test_names_with_ages_are_never_those_of_a_kept_response() -> None:
+    made = bench(fresh_s=60)
+    async with made.app.router.lifespan_context(made.app), made.client:
+        made.say(rts=frame({"account=A1": {OPEN: 1}}), duckdb=EMPTY)
+        sizes = []
+        for payload in ({"legend": "state"}, {}):
+            await made.client.post("/json/query", json=body(equity(**payload)))
+            assert made.service.responses is not None
+            sizes.append(made.service.responses.size_bytes)
+        assert sizes[0] == 0
+        assert sizes[1] > 0
