@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from app.clock import instant_text
-from app.errors import SourceUnavailable
-from app.model import Frame, Notice, PartName, Present, Ranked, Result, Status, Times
+from app.errors import BridgeError, SourceUnavailable
+from app.model import Frame, Notice, PartName, Present, Ranked, Result, SourceReport, Status, Times
 from app.query.ages import grow_ages
 from app.query.parts import SourceAnswer
 from app.query.plan import Plan
@@ -43,24 +43,19 @@ def assemble_result(
     }
     failures = [part.asked.error for part in parts if part.asked.error is not None and not _is_unneeded(part, frames)]
     if failures and (plan.query.strict or not frames):
-        return Result(plan.query, error=failures[0], status="error", range=plan.range, asked=asked)
+        return _failed(plan, failures[0], asked)
     frame, remarks = _join_parts(plan, frames, now_ms)
     frame = null_below(frame, max(plan.metric.entry.least, plan.query.least))
     stale = stale_remarks(parts, done_ms)
     missing = failure_remarks(plan, parts, frame)
     cut_short = any(found.partial for found in frames.values())
     if plan.query.strict and (remarks or stale or cut_short):
-        said = (*remarks, *stale, *frame.notices)
-        reason = said[0].text if said else "its source says that the answer is incomplete"
-        return Result(
-            plan.query, error=SourceUnavailable(plan.metric.name, reason), status="error", range=plan.range, asked=asked
-        )
+        return _failed(plan, _incomplete(plan, (*remarks, *stale, *frame.notices)), asked)
     status: Status = "partial" if failures or remarks or cut_short else "stale" if stale else "fresh"
     empty = zero_buckets(plan, parts, frame, begins_ms, now_ms)
     shown, ranked = _shown_series(plan, frame, bool(stale), now_ms, empty)
     known = clip(frame, plan.range.from_ms, plan.range.to_ms) if len(empty) else shown
     missing += ranking_remarks(plan.metric.name, plan.query.ranking, ranked, status == "partial")
-    oldest_ms = min((found.provenance.asked_ms for found in frames.values()), default=now_ms)
     return Result(
         plan.query,
         shown.remark(
@@ -69,13 +64,23 @@ def assemble_result(
         status=status,
         range=plan.range,
         asked=asked,
-        age_s=max(done_ms - oldest_ms, 0) / 1000,
+        age_s=max(done_ms - min((found.provenance.asked_ms for found in frames.values()), default=now_ms), 0) / 1000,
         valid_until_ms=_valid_until_ms(plan, frames),
         grid_ms=plan.grid_ms,
         ranked=ranked,
         present=_present_of(plan, frames.get("live"), now_ms, at_ms),
         sampled=plan.metric.sampled,
     )
+
+
+def _failed(plan: Plan, failure: BridgeError, asked: tuple[SourceReport, ...]) -> Result:
+    return Result(plan.query, error=failure, status="error", range=plan.range, asked=asked)
+
+
+def _incomplete(plan: Plan, said: Sequence[Notice]) -> SourceUnavailable:
+    """What an alert rule gets in place of an old or incomplete answer."""
+    reason = said[0].text if said else "its source says that the answer is incomplete"
+    return SourceUnavailable(plan.metric.name, reason)
 
 
 def _present_of(plan: Plan, live: Frame | None, now_ms: int, at_ms: int) -> Present:
