@@ -29,8 +29,7 @@ def assemble_result(
 ) -> Result:
     """The parts as one result. An error when there is nothing to show.
 
-    `now_ms` is the request's instant, `done_ms` that of the answer: a part may have become stale while another was fetched. From
-    `begins_ms` on the history has data at all, where that is known.
+    `now_ms` is the request's instant, `done_ms` the answer's: a part may have aged. The history has data from `begins_ms` on.
     """
     done_ms = now_ms if done_ms is None else done_ms
     parts = [_mark_aged(part, done_ms) for part in parts]
@@ -55,12 +54,11 @@ def assemble_result(
     empty = zero_buckets(plan, parts, frame, begins_ms, now_ms)
     shown, ranked = _shown_series(plan, frame, bool(stale), now_ms, empty)
     known = clip(frame, plan.range.from_ms, plan.range.to_ms) if len(empty) else shown
+    unmatched = () if failures or cut_short else unmatched_remarks(plan, known)
     missing += ranking_remarks(plan.metric.name, plan.query.ranking, ranked, status == "partial")
     return Result(
         plan.query,
-        shown.remark(
-            *plan.notices, *stale, *missing, *remarks, *(() if failures or cut_short else unmatched_remarks(plan, known))
-        ),
+        shown.remark(*plan.notices, *stale, *missing, *remarks, *unmatched),
         status=status,
         range=plan.range,
         asked=asked,
