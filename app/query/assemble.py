@@ -7,14 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from app.clock import instant_text
+from app.clock import age_text, instant_text
 from app.errors import BridgeError, SourceUnavailable
-from app.model import Frame, Notice, PartName, Present, Ranked, Result, SourceReport, Status, Times
+from app.model import NOT_RANKED, PEOPLES_ALL, Frame, Notice, PartName, Present, Ranked, Result, SourceReport, Status, Times
 from app.query.ages import grow_ages
 from app.query.parts import SourceAnswer
 from app.query.plan import Plan
 from app.query.ranking import rank_series, ranking_remarks
-from app.query.remarks import USUAL_LAG_MS, failure_remarks, gap_remarks, stale_remarks, unmatched_remarks
 from app.query.zeros import fill_newest_zero, fill_zeros, is_too_much, zero_buckets
 from app.series import clip, last, merge, newest, null_below, seam_ms, splice, thin
 
@@ -22,6 +21,11 @@ from app.series import clip, last, merge, newest, null_below, seam_ms, splice, t
 _NOW_STEPS, _NOW_RESOLUTIONS = 2, 6
 #: ages are rounded to whole milliseconds
 _ROUNDING_MS = 1
+_NO_BUCKETS: Times = np.empty(0, dtype=np.int64)
+#: how far a store may be behind without a remark, unless a metric's `settle_s` is longer
+USUAL_LAG_MS = 300_000
+#: how many filters and values a remark names, and how many characters of each
+_FILTERS_NAMED, _VALUES_NAMED, _LONGEST_NAMED = 3, 3, 60
 
 
 def assemble_result(
@@ -35,11 +39,7 @@ def assemble_result(
     parts = [_mark_aged(part, done_ms) for part in parts]
     asked = tuple(part.asked for part in parts)
     at_ms = _present_ms(plan, now_ms, done_ms)
-    frames = {
-        part.asked.part: grow_ages(plan, part.asked.part, _as_metric(plan, part, part.frame, now_ms), at_ms)
-        for part in parts
-        if part.frame is not None
-    }
+    frames = {part.asked.part: _as_of(plan, part, part.frame, now_ms, at_ms) for part in parts if part.frame is not None}
     failures = [part.asked.error for part in parts if part.asked.error is not None and not _is_unneeded(part, frames)]
     if failures and (plan.query.strict or not frames):
         return _failed(plan, failures[0], asked)
@@ -51,11 +51,12 @@ def assemble_result(
     if plan.query.strict and (remarks or stale or cut_short):
         return _failed(plan, _incomplete(plan, (*remarks, *stale, *frame.notices)), asked)
     status: Status = "partial" if failures or remarks or cut_short else "stale" if stale else "fresh"
-    empty = zero_buckets(plan, parts, frame, begins_ms, now_ms)
+    empty = zero_buckets(plan, parts, frame, begins_ms, now_ms) if plan.metric.entry.zeros else _NO_BUCKETS
     shown, ranked = _shown_series(plan, frame, bool(stale), now_ms, empty)
     known = clip(frame, plan.range.from_ms, plan.range.to_ms) if len(empty) else shown
     unmatched = () if failures or cut_short else unmatched_remarks(plan, known)
-    missing += ranking_remarks(plan.metric.name, plan.query.ranking, ranked, status == "partial")
+    if ranked is not NOT_RANKED:
+        missing += ranking_remarks(plan.metric.name, plan.query.ranking, ranked, status == "partial")
     return Result(
         plan.query,
         shown.remark(*plan.notices, *stale, *missing, *remarks, *unmatched),
@@ -91,6 +92,12 @@ def _present_of(plan: Plan, live: Frame | None, now_ms: int, at_ms: int) -> Pres
 def _present_ms(plan: Plan, now_ms: int, done_ms: int) -> int:
     """The instant that newest values and ages are of. In a window that has passed, that is its end."""
     return done_ms if plan.range.to_ms > now_ms else min(done_ms, plan.query.to_ms)
+
+
+def _as_of(plan: Plan, part: SourceAnswer, frame: Frame, now_ms: int, at_ms: int) -> Frame:
+    """A frame in the metric's own terms; ages as of `at_ms`."""
+    own = _as_metric(plan, part, frame, now_ms)
+    return grow_ages(plan, part.asked.part, own, at_ms) if plan.metric.is_age else own
 
 
 def _as_metric(plan: Plan, part: SourceAnswer, frame: Frame, now_ms: int) -> Frame:
@@ -148,11 +155,14 @@ def _shown_series(plan: Plan, frame: Frame, stale: bool, now_ms: int, empty: Tim
         inside = newest(clip(frame, 0, plan.range.to_ms))
     # Of very many series the few that are shown get their zeros at last. Until then one in each decides on the order.
     is_late = plan.query.ranking.top is not None and is_too_much(inside, empty)
-    with_zeros = fill_newest_zero if plan.query.instant or is_late else fill_zeros
-    shown = inside = with_zeros(inside, empty, plan.query.by)
+    if len(empty):
+        with_zeros = fill_newest_zero if plan.query.instant or is_late else fill_zeros
+        inside = with_zeros(inside, empty, plan.query.by)
+    shown, ranked = inside, NOT_RANKED
     if plan.query.instant:
         shown = _rows_of_now(plan, frame, now_ms) if plan.query.strict else newest(inside)
-    shown, ranked = rank_series(shown, inside, plan.query.ranking)
+    if plan.query.ranking.order is not None:
+        shown, ranked = rank_series(shown, inside, plan.query.ranking)
     if is_late and not plan.query.instant:
         shown = fill_zeros(shown, empty, plan.query.by)
     return thin(shown, plan.thin_ms) if plan.thin_ms else shown, ranked
@@ -264,3 +274,66 @@ def _allowed_gap_ms(plan: Plan) -> int:
     if metric.live_is_ranged and not metric.sampled:
         return 0
     return min(plan.range.step_ms, max(USUAL_LAG_MS, metric.entry.settle_s * 1000))
+
+
+def stale_remarks(parts: Sequence[SourceAnswer], done_ms: int) -> tuple[Notice, ...]:
+    """One remark for each part whose answer is stale: how old, as of when, and why."""
+    return tuple(
+        Notice(
+            "warning",
+            f"{part.asked.source}: STALE, {age_text(done_ms - known.asked_ms)} old, as of "
+            f"{instant_text(known.asked_ms)}: {known.stale}",
+        )
+        for part in parts
+        if part.frame is not None and (known := part.frame.provenance).stale is not None
+    )
+
+
+def gap_remarks(name: str, covers_to_ms: int | None, needed_to_ms: int, allowed_ms: int = USUAL_LAG_MS) -> tuple[Notice, ...]:
+    """A remark where a store's data ends so long before it is needed."""
+    if covers_to_ms is None or needed_to_ms - covers_to_ms < max(allowed_ms, 1):
+        return ()
+    missing_s = (needed_to_ms - covers_to_ms) / 1000
+    text = f"{name}: the history ends at {instant_text(covers_to_ms)}; the {missing_s:.0f}s after it are incomplete"
+    return (Notice("warning", text),)
+
+
+def unmatched_remarks(plan: Plan, shown: Frame) -> tuple[Notice, ...]:
+    """A remark on an empty answer to a question with named values: one of them may be misspelt, or not exist yet."""
+    named = [matcher for matcher in plan.query.where if matcher.operator in ("=", "=|")]
+    if len(shown) or not named:
+        return ()
+    filters = " and ".join(f"{matcher.label}={_first_values(matcher.values)}" for matcher in named[:_FILTERS_NAMED])
+    hint = _filter_hint([value for matcher in named for value in matcher.values])
+    return (Notice("info", f"{plan.metric.name}: no series with {filters} in this range{hint}"),)
+
+
+def _filter_hint(values: Sequence[str]) -> str:
+    if any(value in PEOPLES_ALL for value in values):
+        return "; everything is __all, or =~ and an expression"
+    if any(value != value.strip() for value in values):
+        return "; a value begins or ends with a blank: write %2B for a + in a URL"
+    return ""
+
+
+def _first_values(values: Sequence[str]) -> str:
+    first = ", ".join(value[:_LONGEST_NAMED] for value in values[:_VALUES_NAMED])
+    return first if len(values) <= _VALUES_NAMED else f"{first} and {len(values) - _VALUES_NAMED} more"
+
+
+def failure_remarks(plan: Plan, parts: Sequence[SourceAnswer], frame: Frame) -> tuple[Notice, ...]:
+    """One remark for each part that failed, with what stands in for it."""
+    stand_in = next((part.asked.source for part in parts if part.asked.part == "fallback" and part.frame is not None), None)
+    return tuple(Notice("warning", _failure_text(part.asked, stand_in, frame)) for part in parts if part.asked.error is not None)
+
+
+def _failure_text(asked: SourceReport, stand_in: str | None, frame: Frame) -> str:
+    text = str(asked.error)
+    if asked.part == "fallback":
+        return f"{text}; this fallback is missing too"
+    if stand_in is not None:
+        return f"{text}; answered by the fallback {stand_in}"
+    if asked.part == "live":
+        until = f"the newest point is {instant_text(int(frame.time.max()))}" if len(frame) else "nothing is known"
+        return f"{text}; the live edge is missing, {until}"
+    return f"{text}; the history is missing, only the live edge is shown"

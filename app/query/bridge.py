@@ -24,12 +24,11 @@ from app.model import (
     Statement,
     Status,
 )
-from app.query.assemble import assemble_result, later_seam_ms
+from app.query.assemble import assemble_result, gap_remarks, later_seam_ms, stale_remarks
 from app.query.events import shown_events
 from app.query.limits import Limits
 from app.query.parts import SourceAnswer
 from app.query.plan import Plan, plan_events, plan_query
-from app.query.remarks import gap_remarks, stale_remarks
 from app.telemetry import Telemetry
 
 _VALUES_WINDOW_MS = 24 * 3600 * 1000

@@ -45,6 +45,7 @@ from app.responses.headers import result_headers
 
 router = APIRouter(prefix="/json")
 
+_ORDER_KEYS = frozenset(("sort", "top", "top_by"))
 PAYLOAD_KEYS = ("by", "where", "step", "format", "instant", "sort", "top", "top_by", "least", "marks", "within", "legend")
 #: Events only: more than this are shown in groups.
 MOST_KEY = "most"
@@ -240,7 +241,7 @@ class _Shared:
             by=tuple(grammar.words(by if isinstance(by, list) else [by], "payload.by", _MOST_LABELS)),
             where=where,
             instant=grammar.flag(payload.get("instant"), "payload.instant"),
-            ranking=parse_ranking(payload.get, "payload."),
+            ranking=UNRANKED if _ORDER_KEYS.isdisjoint(payload) else parse_ranking(payload.get, "payload."),
             least=grammar.whole_number(payload.get("least"), "payload.least", 0, 10**9, 0),
         )
         return query, remarks

@@ -305,8 +305,8 @@ async def test_ten_thousand_cancelled_calls_hand_no_reply_to_the_wrong_caller(se
         assert wrong == []
         assert cancelled >= wanted
         assert answered > 1000
-        # Not only while they waited for a connection: thousands had one, and it was dropped.
-        assert server.client.info("stats")["total_connections_received"] - before > 2000
+        # Not only while they waited for a connection: many had one, and it was dropped.
+        assert server.client.info("stats")["total_connections_received"] - before > wanted // 10
         assert await connections(server, at_most=5) <= 5
         names = [await source.ping() for _ in range(10)]
         assert len(set(names)) == 1
