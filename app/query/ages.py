@@ -17,9 +17,11 @@ from app.series import clip, concatenate_frames, newest
 
 
 def grow_ages(plan: Plan, part: PartName, frame: Frame, at_ms: int) -> Frame:
-    """The frame of one part as of `at_ms`. Values of the past are ages at their own time and stay, unless only the newest value
-    is asked for, which stands for now."""
-    if not plan.metric.is_age or not len(frame) or not frame.provenance.asked_ms:
+    """The frame of one part of a metric that is an age, as of `at_ms`.
+
+    Values of the past are ages at their own time and stay, unless only the newest value is asked for, which stands for now.
+    """
+    if not len(frame) or not frame.provenance.asked_ms:
         return frame
     if part == "live":
         # It was computed for the second in which the source was asked.

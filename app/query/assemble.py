@@ -14,14 +14,13 @@ from app.query.ages import grow_ages
 from app.query.parts import SourceAnswer
 from app.query.plan import Plan
 from app.query.ranking import rank_series, ranking_remarks
-from app.query.zeros import fill_newest_zero, fill_zeros, is_too_much, zero_buckets
+from app.query.zeros import NO_BUCKETS, fill_newest_zero, fill_zeros, is_too_much, zero_buckets
 from app.series import clip, last, merge, newest, null_below, seam_ms, splice, thin
 
 #: how many steps, or resolutions of the metric, back a value still counts as an alert's "now" without a live read
 _NOW_STEPS, _NOW_RESOLUTIONS = 2, 6
 #: ages are rounded to whole milliseconds
 _ROUNDING_MS = 1
-_NO_BUCKETS: Times = np.empty(0, dtype=np.int64)
 #: how far a store may be behind without a remark, unless a metric's `settle_s` is longer
 USUAL_LAG_MS = 300_000
 #: how many filters and values a remark names, and how many characters of each
@@ -51,7 +50,7 @@ def assemble_result(
     if plan.query.strict and (remarks or stale or cut_short):
         return _failed(plan, _incomplete(plan, (*remarks, *stale, *frame.notices)), asked)
     status: Status = "partial" if failures or remarks or cut_short else "stale" if stale else "fresh"
-    empty = zero_buckets(plan, parts, frame, begins_ms, now_ms) if plan.metric.entry.zeros else _NO_BUCKETS
+    empty = zero_buckets(plan, parts, frame, begins_ms, now_ms) if plan.metric.entry.zeros else NO_BUCKETS
     shown, ranked = _shown_series(plan, frame, bool(stale), now_ms, empty)
     known = clip(frame, plan.range.from_ms, plan.range.to_ms) if len(empty) else shown
     unmatched = () if failures or cut_short else unmatched_remarks(plan, known)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from app.model import NOT_RANKED, Frame, Labels, Notice, Ranked, Ranking, TopBy, Values
+from app.model import Frame, Labels, Notice, Ranked, Ranking, TopBy, Values
 from app.series import arrange_series
 
 #: how an order is called where it cuts: before and after the number of series
@@ -23,10 +23,8 @@ def rank_series(shown: Frame, whole: Frame, ranking: Ranking) -> tuple[Frame, Ra
     `whole` has every value of the window. The last value is that of `shown`, so that a table of last values is in their order.
     """
     order = ranking.order
-    if order is None:
-        return shown, NOT_RANKED
     keys = np.zeros(len(shown.series))
-    if order != "label":
+    if order in ("value", "-value"):
         figures = series_figures(shown if ranking.top_by == "last" else whole, ranking.top_by)
         keys = sort_keys(np.array([figures.get(labels, np.nan) for labels in shown.series]), descending=order == "-value")
     # Stable: series are sorted by their labels, so equal ones stay in that order.

@@ -19,6 +19,7 @@ from app.query.plan import Plan
 
 #: more points are not filled up: an answer of few rows would become one of too many
 MOST_POINTS = 200_000
+NO_BUCKETS: Times = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,10 @@ class Span:
 
 
 def zero_buckets(plan: Plan, parts: Sequence[SourceAnswer], frame: Frame, begins_ms: int | None, now_ms: int) -> Times:
-    """The starts of the buckets in which a missing row means that nothing happened."""
+    """The starts of the buckets in which a missing row means that nothing happened, for a metric that has zeros."""
     span = plan.range
-    if not plan.metric.entry.zeros or plan.query.strict or not len(span):
-        return np.empty(0, dtype=np.int64)
+    if plan.query.strict or not len(span):
+        return NO_BUCKETS
     spans = _joined(sorted(_known_spans(plan, parts, frame, begins_ms, now_ms), key=lambda one: one.from_ms))
     starts = np.arange(span.from_ms, min(span.to_ms, now_ms), span.step_ms, dtype=np.int64)
     ends = np.minimum(starts + span.step_ms, now_ms)
