@@ -14,7 +14,7 @@ import tree_sitter_powershell
 from tree_sitter import Language, Node, Parser
 
 from app.__main__ import parser
-from app.config import HttpSettings
+from app.server.settings import HttpSettings
 from winsvc.plan import SECRETS
 
 PROVISIONING = Path(__file__).parents[2] / "provisioning"

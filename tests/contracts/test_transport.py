@@ -10,9 +10,9 @@ import httpx
 import numpy as np
 import pytest
 
-from app.config import HttpSettings
 from app.errors import SourceUnavailable
 from app.model import Frame
+from app.server.settings import HttpSettings
 from tests.contracts.app_under_test import NOW, Bench, bench, hang
 from tests.frames import frame
 from tests.servers.listening import listening
