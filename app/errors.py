@@ -20,6 +20,7 @@
     │   ├── SourceBusy          503  our own limit on that source
     │   ├── CircuitOpen         503  the circuit is open: it failed too often just now
     │   ├── SourceOverloaded    502  the source refused the work as too heavy
+    │   │   └── TooManyRows         more rows than the bridge takes from it: our limit
     │   ├── SourceRejected      502  our statement is wrong
     │   └── SourceCrashed       500  our bug
     ├── BackupError             exit 1, a backup that cannot be taken, trusted or restored
@@ -50,6 +51,8 @@ class BridgeError(Exception):
     of_question: ClassVar[bool] = False
     #: the work was too much for the source: less of it may be answered
     heavy: ClassVar[bool] = False
+    #: a limit of ours on the rows of one statement; fewer points may be within it
+    too_many_rows: ClassVar[bool] = False
     #: the work was not done in time
     timed_out: ClassVar[bool] = False
     #: the source refuses our credentials, which does not change by itself
@@ -216,6 +219,13 @@ class SourceOverloaded(SourceError):
     code = kind = "source_overloaded"
     of_question = True
     heavy = True
+
+
+class TooManyRows(SourceOverloaded):
+    """The answer has more rows than the bridge takes from this source. That is our limit, so the store is not to blame."""
+
+    of_question = False
+    too_many_rows = True
 
 
 class SourceRejected(SourceError):

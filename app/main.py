@@ -83,7 +83,7 @@ def compose_service(settings: Settings, operations: Operations) -> Service:
             operations.draining = True
 
     app = FastAPI(title="bridge", version=__version__, lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None)
-    app.state.serving = Serving(bridge, request.budget_s, settings.http.max_body_bytes, request.max_rows, responses)
+    app.state.serving = Serving(bridge, request.budget_s, settings.http.max_body_bytes, request.most_cells, responses)
     for router in (*ROUTERS, operations_router(operations)):
         app.include_router(router)
     add_error_handlers(app)
@@ -183,6 +183,9 @@ def build_operations(
         max_points=request.max_points,
         max_targets=request.max_targets,
         max_filter_values=request.max_filter_values,
+        most_series=request.most_series,
+        most_cells=request.most_cells,
+        most_rows={name: source.connect.max_rows for name, source in settings.sources.items()},
     )
     off = tuple(settings.sources.keys() - sources.keys())
     fetches = {name: found.fetch for name, found in guards.items()} | {name: switched_off(name) for name in off}

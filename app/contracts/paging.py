@@ -84,7 +84,8 @@ def page_of(table: Table, asked: PageRequest, window: Query, strict: bool = Fals
 def mark_as_cut(results: Sequence[Result], page: Page) -> list[Result]:
     """The results marked as partial, because they have more rows than one answer may have."""
     text = (
-        f"{page.total_rows} rows are more than one answer may have (request.max_rows): it ends at {instant_text(page.ends_ms)}; "
+        f"{page.total_rows} rows are more than one answer may have (request.most_cells): "
+        f"it ends at {instant_text(page.ends_ms)}; "
         f"go on with next_cursor, or ask for {_NARROWER}"
     )
     return [

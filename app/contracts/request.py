@@ -46,7 +46,7 @@ class Serving:
     bridge: Bridge
     budget_s: float = 4.8
     max_body_bytes: int = 4 << 20
-    max_rows: int = 500_000
+    max_rows: int = 2_000_000
     responses: ResponseCache | None = None
 
 

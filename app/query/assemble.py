@@ -162,6 +162,7 @@ def _shown_series(plan: Plan, frame: Frame, stale: bool, now_ms: int, empty: Tim
         shown = _rows_of_now(plan, frame, now_ms) if plan.query.strict else newest(inside)
     if plan.query.ranking.order is not None:
         shown, ranked = rank_series(shown, inside, plan.query.ranking)
+        ranked = replace(ranked, total=max(ranked.total, plan.ranked_of))
     if is_late and not plan.query.instant:
         shown = fill_zeros(shown, empty, plan.query.by)
     return thin(shown, plan.thin_ms) if plan.thin_ms else shown, ranked

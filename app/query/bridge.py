@@ -3,46 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from app.catalog import Catalogue
-from app.errors import BridgeError, LimitExceeded, SourceTimeout, SourceUnavailable
+from app.errors import BridgeError, LimitExceeded
 from app.model import (
-    Accept,
     Clock,
     Fetch,
     Matcher,
     Notice,
-    PartName,
     Query,
     Result,
-    SourceReport,
-    Statement,
     Status,
 )
 from app.query.assemble import assemble_result, gap_remarks, later_seam_ms, stale_remarks
 from app.query.events import shown_events
+from app.query.fetching import PartFetcher
 from app.query.limits import Limits
 from app.query.parts import SourceAnswer
 from app.query.plan import Plan, plan_events, plan_query
+from app.query.planning import Planner
+from app.query.top import narrow_to_series, ranking_query, ranks_first
 from app.telemetry import Telemetry
 
 _VALUES_WINDOW_MS = 24 * 3600 * 1000
-#: part of a request's time that is left for a stand-in after a source used up its own
-_RESERVE_S = 0.25
 #: a coarser step: by which factor, from how many buckets on, and after which share of the time it is fetched as well
 COARSER_FACTOR = 10
 COARSER_FROM_BUCKETS = 30
 COARSER_AFTER_SHARE = 0.5
+#: how often fewer points are tried after too many rows
+_FEWER_TRIES = 2
 #: a source this much faster than the slowest of a request is asked a few turns of the event loop later
 _MUCH_FASTER_S = 0.002
 YIELDS = 20
-#: weight of the newest answer in the moving average of a source's time
-EWMA_WEIGHT = 0.2
 
 
 class Bridge:
@@ -59,10 +55,9 @@ class Bridge:
         self.catalogue = catalogue
         self.limits = limits or Limits()
         self.clock = clock
-        self._fetches = fetches
+        self._fetcher = PartFetcher(fetches, clock)
+        self._planner = Planner(catalogue, self.limits, self._fetcher)
         self._telemetry = telemetry
-        #: moving average of each source's answer time
-        self._usual_s: dict[str, float] = {}
 
     async def run(self, queries: Sequence[Query], budget_s: float) -> list[Result]:
         """One result per query, in order, within the budget; all see the same instant as now.
@@ -72,7 +67,7 @@ class Bridge:
         if len(queries) > self.limits.max_targets:
             raise LimitExceeded(f"targets: {len(queries)} in one request; at most {self.limits.max_targets} are allowed")
         now_ms, deadline_s = self.clock(), asyncio.get_running_loop().time() + budget_s
-        plans = [self._plan_or_error(query, now_ms) for query in queries]
+        plans = await self._planner.plan_all(queries, now_ms, deadline_s)
         first, then = self._slow_first(plans)
         tasks: dict[int, asyncio.Task[Result]] = {}
         async with asyncio.TaskGroup() as group:
@@ -86,15 +81,9 @@ class Bridge:
                 tasks[place] = group.create_task(self._run_plan(queries[place], plans[place], now_ms, deadline_s))
         return [tasks[place].result() for place in range(len(queries))]
 
-    def _plan_or_error(self, query: Query, now_ms: int) -> Plan | BridgeError:
-        try:
-            return plan_query(self.catalogue, query, now_ms, self.limits)
-        except BridgeError as failure:
-            return failure
-
     def _slow_first(self, plans: Sequence[Plan | BridgeError]) -> tuple[list[int], list[int]]:
         """The indices of the plans that decide how long the request takes, and of those that are done long before."""
-        usual_s = [max((self._usual_s.get(source, 0.0) for source in _sources_of(plan)), default=0.0) for plan in plans]
+        usual_s = [max((self._fetcher.usual_s.get(source, 0.0) for source in _sources_of(plan)), default=0.0) for plan in plans]
         bound_s = max(usual_s, default=0.0) - _MUCH_FASTER_S
         places = range(len(plans))
         return [place for place in places if usual_s[place] > bound_s], [place for place in places if usual_s[place] <= bound_s]
@@ -120,7 +109,7 @@ class Bridge:
             statement = plan_events(event, from_ms, to_ms, known, self.limits)
         except BridgeError as failure:
             return Result(query, error=failure, status="error")
-        part = await self._fetch_part("history", statement, asyncio.get_running_loop().time() + budget_s)
+        part = await self._fetcher.fetch_part("history", statement, asyncio.get_running_loop().time() + budget_s)
         if part.frame is None:
             return Result(query, error=part.asked.error, status="error", asked=(part.asked,))
         now_ms = self.clock()
@@ -172,16 +161,28 @@ class Bridge:
         return result
 
     async def _answer_plan(self, plan: Plan, now_ms: int, deadline_s: float) -> Result:
+        if not ranks_first(plan, self._planner.known_series(plan.query)):
+            return await self._answer_in_time(plan, now_ms, deadline_s)
+        top = await self._answer_in_time(self._planner.plan_again(plan, now_ms, ranking_query(plan.query)), now_ms, deadline_s)
+        if not top.frame.series:
+            return await self._answer_in_time(plan, now_ms, deadline_s)
+        narrowed = self._planner.plan_again(plan, now_ms, narrow_to_series(plan.query, top.frame))
+        found = await self._answer_in_time(replace(narrowed, ranked_of=top.ranked.total), now_ms, deadline_s)
+        said = [notice for notice in top.frame.notices if notice.severity == "warning"]
+        return replace(found, query=plan.query, frame=found.frame.remark(*said))
+
+    async def _answer_in_time(self, plan: Plan, now_ms: int, deadline_s: float) -> Result:
+        """The answer; with a coarser step if the asked one takes too long or has too many rows."""
         if not _worth_coarser(plan):
-            return await self._assemble_parts(plan, await self._fetch_parts(plan, deadline_s), now_ms, deadline_s)
-        fine = asyncio.create_task(self._fetch_parts(plan, deadline_s))
+            return await self._assemble_parts(*await self._fetch_fitting(plan, now_ms, deadline_s), now_ms, deadline_s)
+        fine = asyncio.create_task(self._fetch_fitting(plan, now_ms, deadline_s))
         coarse: asyncio.Task[Result] | None = None
         try:
             left_s = deadline_s - asyncio.get_running_loop().time()
             await asyncio.wait((fine,), timeout=left_s * COARSER_AFTER_SHARE)
             if not fine.done():
                 coarse = asyncio.create_task(self._answer_coarser(plan, now_ms, deadline_s))
-            parts = await fine
+            plan, parts = await fine
             refused = parts[0].asked.error
             if coarse is None and refused is not None and refused.heavy:
                 # The store refused it as too much; it may answer a tenth of the buckets.
@@ -196,12 +197,24 @@ class Bridge:
             if coarse is not None:
                 coarse.cancel()
 
+    async def _fetch_fitting(self, plan: Plan, now_ms: int, deadline_s: float) -> tuple[Plan, list[SourceAnswer]]:
+        """The parts of the plan; where a store has more rows than it may return, those of a plan with fewer points."""
+        parts = await self._fetcher.fetch_parts(plan, deadline_s)
+        for _ in range(_FEWER_TRIES):
+            if not any(part.asked.error is not None and part.asked.error.too_many_rows for part in parts):
+                break
+            plan = self._planner.plan_with_fewer(plan, now_ms)
+            parts = await self._fetcher.fetch_parts(plan, deadline_s)
+        return plan, parts
+
     async def _assemble_parts(self, plan: Plan, parts: Sequence[SourceAnswer], now_ms: int, deadline_s: float) -> Result:
         """The answer. Where the live store begins later than the planned seam, both sides are fetched again with a later seam."""
         seam_ms = later_seam_ms(plan, parts)
         if seam_ms is not None:
-            plan = plan_query(self.catalogue, plan.query, now_ms, self.limits, seam_ms)
-            parts = await self._fetch_parts(plan, deadline_s)
+            plan = plan_query(self.catalogue, plan.query, now_ms, self.limits, seam_ms, plan.room)
+            parts = await self._fetcher.fetch_parts(plan, deadline_s)
+        if all(part.frame is not None for part in parts):
+            self._planner.note_series(plan.query, max(len(part.frame.series) for part in parts if part.frame is not None))
         begins_ms = await self._begins_ms(plan, deadline_s)
         return assemble_result(plan, parts, now_ms, self.clock(), begins_ms)
 
@@ -209,66 +222,14 @@ class Bridge:
         """From when on the history has data at all; None where nobody needs to know, or the store does not say."""
         if plan.begins is None:
             return None
-        found = (await self._fetch_part("history", plan.begins, deadline_s)).frame
+        found = (await self._fetcher.fetch_part("history", plan.begins, deadline_s)).frame
         return int(found.value[0]) if found is not None and len(found) and np.isfinite(found.value[0]) else None
 
     async def _answer_coarser(self, plan: Plan, now_ms: int, deadline_s: float) -> Result:
         """The same question with far fewer buckets. It is fetched beside the finer one once half the time is up."""
         query = replace(plan.query, step_ms=plan.range.step_ms * COARSER_FACTOR)
-        coarser = plan_query(self.catalogue, query, now_ms, self.limits)
-        return await self._assemble_parts(coarser, await self._fetch_parts(coarser, deadline_s), now_ms, deadline_s)
-
-    async def _fetch_parts(self, plan: Plan, deadline_s: float) -> list[SourceAnswer]:
-        """History and live edge, fetched at the same time. Where the main part fails: its fallbacks, in order, then its cached
-        answer."""
-        asked: list[tuple[PartName, Statement | None]] = [("history", plan.history), ("live", plan.live)]
-        wanted = [(part, statement) for part, statement in asked if statement]
-        accept: Accept = "fresh" if plan.query.strict else "stale"
-        first: Accept = "fresh" if plan.fallback else accept
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._fetch_part(part, statement, deadline_s, first if place == 0 else accept))
-                for place, (part, statement) in enumerate(wanted)
-            ]
-        parts = [task.result() for task in tasks]
-        if not parts or parts[0].frame is not None or plan.query.strict:
-            return parts
-        for statement in plan.fallback:
-            parts.append(await self._fetch_part("fallback", statement, deadline_s, "fresh"))
-            if parts[-1].frame is not None:
-                return parts
-        if plan.fallback:
-            kept = await self._fetch_part(*wanted[0], deadline_s, "cached_only")
-            parts[0] = _with_reason(kept, parts[0]) if kept.frame is not None else parts[0]
-        if plan.history is not None and plan.live is not None and plan.live_alone is not None and parts[0].frame is None:
-            # Nothing stands in for the history: the live store answers with what it still has of the whole range.
-            alone = await self._fetch_part("live", plan.live_alone, deadline_s)
-            parts = [*(part for part in parts if part.asked.part != "live"), alone]
-        return parts
-
-    async def _fetch_part(
-        self, part: PartName, statement: Statement, deadline_s: float, accept: Accept = "stale"
-    ) -> SourceAnswer:
-        begun_s = time.perf_counter()
-        try:
-            fetch = self._fetches.get(statement.source)
-            if fetch is None:
-                raise SourceUnavailable(statement.source, "not configured")
-            left_s = deadline_s - asyncio.get_running_loop().time()
-            # A cached answer or a fallback needs a moment, too.
-            until_s = deadline_s - min(_RESERVE_S, left_s * 0.1)
-            async with asyncio.timeout_at(deadline_s):
-                frame = await fetch(replace(statement, accept=accept, until_s=until_s))
-        except TimeoutError:
-            failure = SourceTimeout(statement.source, "no answer within the request's time limit")
-            return SourceAnswer(SourceReport(statement.source, part, time.perf_counter() - begun_s, failure), statement=statement)
-        except BridgeError as failure:
-            return SourceAnswer(SourceReport(statement.source, part, time.perf_counter() - begun_s, failure), statement=statement)
-        age_s = max(self.clock() - frame.provenance.asked_ms, 0) / 1000
-        took_s = time.perf_counter() - begun_s
-        usual_s = self._usual_s.get(statement.source, took_s)
-        self._usual_s[statement.source] = usual_s + (took_s - usual_s) * EWMA_WEIGHT
-        return SourceAnswer(SourceReport(statement.source, part, took_s, None, frame.provenance.stale, age_s), frame, statement)
+        coarser = self._planner.plan_again(plan, now_ms, query)
+        return await self._assemble_parts(coarser, await self._fetcher.fetch_parts(coarser, deadline_s), now_ms, deadline_s)
 
 
 def _sources_of(plan: Plan | BridgeError) -> set[str]:
@@ -284,16 +245,6 @@ def _worth_coarser(plan: Plan) -> bool:
         and len(history.range) >= COARSER_FROM_BUCKETS
         and history.read is not None
         and history.read.spared_by_coarser
-    )
-
-
-def _with_reason(kept: SourceAnswer, failed: SourceAnswer) -> SourceAnswer:
-    """The cached answer of a part, with the reason why it stands in."""
-    assert kept.frame is not None  # noqa: S101  the caller looked
-    assert failed.asked.error is not None  # noqa: S101  the caller looked
-    text = failed.asked.error.reason
-    return replace(
-        kept, asked=replace(kept.asked, seconds=failed.asked.seconds, stale=text), frame=kept.frame.with_provenance(stale=text)
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from app.catalog.entries import Metric
 from app.errors import BadQuery, LimitExceeded
@@ -24,6 +24,10 @@ class Limits:
     max_filters: int = 32
     max_filter_values: int = 20_000
     max_text: int = 1000
+    most_series: int = 20_000
+    most_cells: int = 2_000_000
+    #: most rows of one statement, by source
+    most_rows: Mapping[str, int] = field(default_factory=dict)
 
 
 def check_labels(metric: Metric, query: Query, limits: Limits) -> None:

@@ -44,7 +44,13 @@ class RequestSettings(Strict):
     max_targets: int = Field(50, ge=1, le=1000, description="metrics (targets) in one request")
     max_points: int = Field(1000, ge=2, le=10_000, description="points of one series; a longer one is thinned")
     max_filter_values: int = Field(20_000, ge=1, le=1_000_000, description="values in one filter, as of a variable's All")
-    max_rows: int = Field(500_000, ge=1, le=5_000_000, description="rows in one answer; a longer one is partial and has a cursor")
+    most_series: int = Field(20_000, ge=1, le=1_000_000, description="series of one metric in one answer; more are refused")
+    most_cells: int = Field(
+        2_000_000,
+        ge=1000,
+        le=50_000_000,
+        description="points in one answer; with more series each has fewer points, and a remark says so",
+    )
     max_range_s: int = Field(400 * 86400, ge=60, description="the longest time range of one request")
     ready_bytes: int = Field(
         32 << 20, ge=0, description="memory for finished responses, kept while every part is fresh; 0 keeps none"

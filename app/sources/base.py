@@ -26,7 +26,9 @@ class SourceConfig(Strict):
     enabled: bool = Field(True, description="the same as `enabled` of the source; set one of the two")
     pool_size: int = Field(5, ge=1, le=100, description="most connections to this source")
     connect_timeout_s: float = Field(1.0, gt=0, le=30, description="time limit of connecting")
-    max_rows: int = Field(200_000, ge=1, le=5_000_000, description="most rows that one statement may return")
+    max_rows: int = Field(
+        2_500_000, ge=1, le=50_000_000, description="most rows that one statement may return; before that the step is raised"
+    )
 
     def build(self, name: str) -> Source:
         """The source under its configured name."""

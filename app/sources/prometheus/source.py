@@ -22,7 +22,7 @@ from yarl import URL
 
 from app import clock
 from app.cooperative import run_in_slices
-from app.errors import SourceGarbled, SourceOverloaded, SourceRejected, SourceTimeout, SourceUnavailable
+from app.errors import SourceGarbled, SourceOverloaded, SourceRejected, SourceTimeout, SourceUnavailable, TooManyRows
 from app.filters import accepts
 from app.model import NO_REMARKS, Frame, Labels, Matcher, Remarks, Statement, TimeRange, Times, Values, frame_of_parts
 from app.sources.base import Ask, ErrorTable, Read, SourceConfig, expect_read, translate
@@ -297,7 +297,7 @@ class PrometheusSource:
             parts += placed
         frame = frame_of_parts(parts, notices=remarks.notices, partial=remarks.partial)
         if len(frame) > self._config.max_rows:
-            raise SourceOverloaded(self.name, f"{len(frame)} points; at most {self._config.max_rows} are allowed (max_rows)")
+            raise TooManyRows(self.name, f"{len(frame)} points; at most {self._config.max_rows} are allowed (max_rows)")
         return frame
 
     def _expect_distinct(self, series: Sequence[SeriesPoints]) -> None:

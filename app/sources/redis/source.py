@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, SecretStr, Tag
 
 from app import clock
-from app.errors import SourceOverloaded, SourceUnavailable
+from app.errors import SourceUnavailable, TooManyRows
 from app.model import Frame, Statement
 from app.sources.base import Memory, SourceConfig, expect_read, translate
 from app.sources.redis.connections import RedisConnections, Reply
@@ -99,14 +99,14 @@ class RedisSource:
         await self._connections.close()
 
     async def fetch(self, statement: Statement) -> Frame:
-        """Answer the statement's read. Raises SourceError, SourceOverloaded where the answer has more than `max_rows` rows."""
+        """Answer the statement's read. Raises SourceError, TooManyRows where the answer has more than `max_rows` rows."""
         read, config = expect_read(statement, KeyRead), self._config
         with translate(self.name, {}):
             frame = await read.answer(
                 ReadContext(statement, self._connections, config.prefix, config.max_members, config.max_rows)
             )
         if len(frame) > config.max_rows:
-            raise SourceOverloaded(self.name, f"{len(frame)} rows; at most {config.max_rows} are allowed (max_rows)")
+            raise TooManyRows(self.name, f"{len(frame)} rows; at most {config.max_rows} are allowed (max_rows)")
         return frame
 
     async def reconnect(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from app.errors import SourceForeign, SourceOverloaded, SourceRejected
+from app.errors import SourceForeign, SourceRejected, TooManyRows
 from app.model import Frame, Statement, TimeRange, Times, Values, frame_of_parts
 from app.sources.sql.dialect import FLOAT, PICKED, SeriesDialect
 from app.sources.sql.template import drop_final_order, yields_weight
@@ -129,9 +129,9 @@ def expect_columns(source: str, columns: Mapping[str, Any], *names: str) -> None
 
 
 def expect_row_count(source: str, rows: int, max_rows: int) -> None:
-    """Raise SourceOverloaded for an answer of more rows than are allowed: it was cut."""
+    """Raise TooManyRows for an answer of more rows than are allowed: it was cut."""
     if rows > max_rows:
-        raise SourceOverloaded(source, f"more than {max_rows} rows (max_rows)")
+        raise TooManyRows(source, f"more than {max_rows} rows (max_rows)")
 
 
 def no_integer_time(source: str, found: str, advice: str) -> SourceRejected:
