@@ -40,7 +40,7 @@ class Policy(Strict):
         le=86_400,
         description="how long older buckets are reused from the cache; then the whole range is fetched; 0 never",
     )
-    cache_bytes: int = Field(16 << 20, ge=0, description="memory for cached answers of this source")
+    cache_bytes: int = Field(64 << 20, ge=0, description="memory for cached answers of this source; one has at most half of it")
     cache_entries: int = Field(2000, ge=0, description="cached answers of this source")
     failures: int = Field(
         3,

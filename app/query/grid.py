@@ -25,6 +25,8 @@ from app.sources.base import SKEW_LIMIT_S, Read
 _LADDER_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 #: buckets of a series for a store that thins it itself
 _THINNED_BUCKETS = 20_000
+#: buckets of all series that a store puts together before it thins
+_MOST_GROUPS = 1_500_000
 #: a stretch of thinning may reach before the window if it is narrower than the window divided by this
 _NARROW = 20
 #: buckets for each point, where only the newest value of a series counts
@@ -51,6 +53,10 @@ def choose_grid(metric: Metric, query: Query, now_ms: int, limits: Limits, room:
     grid = _aligned_grid(metric, fitted, now_ms, limits, room)
     if query.strict and len(grid.range) * room.series > min(room.cells, room.rows):
         raise too_many_points(metric.name, room, len(grid.range))
+    if room.behind:
+        finest = _aligned_grid(metric, fitted, now_ms, limits, replace(room, behind=0))
+        if finest.range.step_ms < grid.range.step_ms:
+            grid = replace(grid, notices=(*grid.notices, room.coarser_remark(metric.name, grid.range.step_ms)))
     if fitted.max_points == query.max_points:
         return grid
     finer = _aligned_grid(metric, query, now_ms, limits, room)
@@ -162,9 +168,9 @@ def _finest_buckets(metric: Metric, query: Query, limits: Limits, room: Room) ->
 
 
 def _most_buckets(metric: Metric, query: Query, limits: Limits, room: Room) -> int:
-    """How many buckets of each series may be transferred from a store; no bound where the store thins them."""
+    """How many buckets of each series a store may make; it does not transfer all of them if it thins them."""
     if _thins(metric.history) and metric.sampled and not sums_points(query):
-        return _THINNED_BUCKETS
+        return min(_THINNED_BUCKETS, _MOST_GROUPS // max(room.behind, 1))
     return max(room.rows // room.series, 1)
 
 

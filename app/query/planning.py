@@ -34,17 +34,16 @@ class Planner:
     async def plan_all(self, queries: Sequence[Query], now_ms: int, deadline_s: float) -> list[Plan | BridgeError]:
         """A plan for each question, or why there is none. All answers together have at most `most_cells` points."""
         plans = [self._plan_or_error(query, now_ms) for query in queries]
-        if all(isinstance(plan, BridgeError) or not plan.query.by for plan in plans):
+        if all(isinstance(plan, BridgeError) or not (plan.query.by or _labels_behind(plan)) for plan in plans):
             return plans
         counts = await asyncio.gather(*(self._count_series(plan, now_ms, deadline_s) for plan in plans))
+        behind = await asyncio.gather(*(self._count_behind(plan, now_ms, deadline_s) for plan in plans))
         wanted = [
             0 if isinstance(plan, BridgeError) else count * _points_of(plan) for plan, count in zip(plans, counts, strict=True)
         ]
         shares = share_cells(wanted, self._limits.most_cells)
-        sizes = zip(plans, counts, shares, strict=True)
-        return [
-            plan if isinstance(plan, BridgeError) else self._fit_plan(plan, now_ms, count, cells) for plan, count, cells in sizes
-        ]
+        sizes = zip(plans, counts, behind, shares, strict=True)
+        return [self._fit_plan(plan, now_ms, Room(count, cells, behind=hidden)) for plan, count, hidden, cells in sizes]
 
     def note_series(self, query: Query, series: int) -> None:
         """Remember how many series the answer to a question had."""
@@ -71,15 +70,16 @@ class Planner:
         except BridgeError as failure:
             return failure
 
-    def _fit_plan(self, plan: Plan, now_ms: int, series: int, cells: int) -> Plan | BridgeError:
+    def _fit_plan(self, plan: Plan | BridgeError, now_ms: int, room: Room) -> Plan | BridgeError:
         """The plan again if its answer may be too large, with fewer points for each series."""
-        if series > self._limits.most_series and plan.query.ranking.top is None:
-            return too_many_series(plan.query, series, self._limits.most_series)
-        thinned, whole = self._most_rows(plan, thinned=True), self._most_rows(plan, thinned=False)
-        room = Room(series, min(cells, round(thinned * _SHARE_SHOWN)), whole)
-        if series * _points_of(plan) <= room.cells and series * len(plan.range) <= whole:
+        if isinstance(plan, BridgeError):
             return plan
-        return self._plan_or_error(plan.query, now_ms, room)
+        if room.series > self._limits.most_series and plan.query.ranking.top is None:
+            return too_many_series(plan.query, room.series, self._limits.most_series)
+        thinned, whole = self._most_rows(plan, thinned=True), self._most_rows(plan, thinned=False)
+        room = replace(room, cells=min(room.cells, round(thinned * _SHARE_SHOWN)), rows=whole)
+        fits = room.series * _points_of(plan) <= room.cells and room.series * len(plan.range) <= whole
+        return plan if fits and room.behind <= 1 else self._plan_or_error(plan.query, now_ms, room)
 
     def _most_rows(self, plan: Plan, thinned: bool) -> int:
         """The most rows that a statement of this plan may return: of those that the store thins, or of the others."""
@@ -107,6 +107,13 @@ class Planner:
         self.note_series(plan.query, len(found.frame.series))
         return self._counts.find(plan.query) or 1
 
+    async def _count_behind(self, plan: Plan | BridgeError, now_ms: int, deadline_s: float) -> int:
+        """How many series a store puts together for the points of this plan; 0 where it puts none together."""
+        if isinstance(plan, BridgeError) or not (each := _labels_behind(plan)):
+            return 0
+        apart = self._plan_or_error(replace(plan.query, by=each, ranking=UNRANKED), now_ms)
+        return await self._count_series(apart, now_ms, deadline_s)
+
     def _counting_statement(self, plan: Plan, now_ms: int) -> Statement | None:
         """The cheapest question whose answer has all series: that of the live edge, which is asked anyway, else newest values."""
         query = plan.query
@@ -118,6 +125,14 @@ class Planner:
         short = replace(query, from_ms=begins_ms, step_ms=None, max_points=10, instant=True, strict=False, ranking=UNRANKED)
         found = self._plan_or_error(short, now_ms)
         return None if isinstance(found, BridgeError) else found.history or found.live
+
+
+def _labels_behind(plan: Plan | BridgeError) -> tuple[str, ...]:
+    """The labels that tell apart what the store puts together in one point, of a figure that it thins."""
+    if isinstance(plan, BridgeError) or plan.history is None or not plan.history.thin_ms or plan.metric.history is None:
+        return ()
+    each = plan.metric.history.each
+    return () if set(each) <= set(plan.query.by) else each
 
 
 def _points_of(plan: Plan) -> int:

@@ -31,6 +31,8 @@ class Room:
     series: int = 1
     cells: int = _UNBOUNDED
     rows: int = _UNBOUNDED
+    #: how many series a store puts together in each point (accounts in a total), where it may be very many; else 0
+    behind: int = 0
     #: the number of series is not known: a store has had more rows than it may return
     is_guess: bool = False
 
@@ -48,6 +50,11 @@ class Room:
             f"{metric}: at most {points} points a series, since there are about {self.series} series and one answer has "
             f"{self.cells} points (request.most_cells); more with top, a filter, or fewer labels in by"
         )
+        return Notice("info", text)
+
+    def coarser_remark(self, metric: str, step_ms: int) -> Notice:
+        """Says that the step is coarser than the samples, because there are so many."""
+        text = f"{metric}: a point every {step_ms // 1000}s, since it is put together from about {self.behind} series"
         return Notice("info", text)
 
 

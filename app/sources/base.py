@@ -95,6 +95,11 @@ class Read(Strict):
         return None
 
     @property
+    def each(self) -> tuple[str, ...]:
+        """The labels that keep the store's own series apart, so that it can thin each by itself; empty if that is not known."""
+        return ()
+
+    @property
     def gives_age(self) -> bool:
         """True when its values tell how old something is at the moment of asking."""
         return False

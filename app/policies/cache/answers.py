@@ -81,7 +81,7 @@ class AnswerCache:
         # A caller's filters may be as long as a request's body.
         asked = sum(len(value) + 50 for matcher in statement.where for value in matcher.values)
         size = frame.size_bytes + asked + _ENTRY_BYTES
-        if size > self._most_bytes // 4:
+        if size > self._most_bytes // 2:
             return  # one answer must not push out all others
         # Without its read: a cached answer must not keep an old catalogue alive.
         kept, key = CachedFrame(replace(statement, read=None), frame, size), statement.key

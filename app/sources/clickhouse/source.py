@@ -22,8 +22,10 @@ from app.model import Frame, Statement
 from app.sources.base import translate
 from app.sources.clickhouse.embedded import EmbeddedLink
 from app.sources.clickhouse.link import ERRORS, ClickHouseAddress, Columns, HttpLink, Link
-from app.sources.sql.dialect import CLICKHOUSE, FLOAT, PICKED, SeriesDialect, code_only
+from app.sources.sql.dialect import CLICKHOUSE, FLOAT, SeriesDialect, code_only
+from app.sources.sql.read import SqlRead
 from app.sources.sql.rows import (
+    count_rows,
     expect_columns,
     expect_row_count,
     frame_of_events,
@@ -33,7 +35,7 @@ from app.sources.sql.rows import (
     select_rows,
     select_series,
 )
-from app.sources.sql.template import SqlRead, is_sliceable, yields_points
+from app.sources.sql.template import is_sliceable, yields_points
 
 #: How long a cancelled fetch waits for its KILL QUERY to be answered; the kill itself may go on for KILL_S.
 _KILL_WAIT_S = 0.2
@@ -44,6 +46,27 @@ _TYPES = {"text": "String", "texts": "Array(String)", "number": "Float64"}
 # The braces are doubled for `str.format`.
 _NUMBER = filters.NUMBER.replace("\\", "\\\\").replace("{", "{{").replace("}", "}}")
 _KNOWN = f"isNotNull({FLOAT}) AND isFinite({FLOAT})"
+_EXTREMES = (
+    f'countIf({_KNOWN}) AS "$count"',
+    f'argMinIf(time, ({FLOAT}, time), {_KNOWN}) AS "$low_time", minIf({FLOAT}, {_KNOWN}) AS "$low"',
+    f'argMaxIf(time, ({FLOAT}, -time), {_KNOWN}) AS "$high_time", maxIf({FLOAT}, {_KNOWN}) AS "$high"',
+    f'maxIf(time, {_KNOWN}) AS "$known_time", argMaxIf({FLOAT}, time, {_KNOWN}) AS "$known"',
+    'min(time) AS "$first_time", max(time) AS "$last_time"',
+)
+_LOW, _HIGH, _NULL = '"$count" > 0', '"$count" > 0 AND "$high_time" != "$low_time"', '"$count" = 0'
+_EARLY = '"$last_time" < {thin_to_ms}'
+_ANY, _ANY_KNOWN = f"countIf({_EARLY}) > 0", f"countIf({_EARLY} AND {_LOW}) > 0"
+_KNOWN_TIME, _LAST_TIME = f'maxIf("$known_time", {_EARLY} AND {_LOW})', f'maxIf("$last_time", {_EARLY})'
+_NEWEST = f'ifNull(argMaxIf("$known", "$known_time", {_EARLY} AND {_LOW}), nan)'
+_TIMES = (
+    f'groupArrayIf("$low_time", {_LOW}), groupArrayIf("$high_time", {_HIGH}), groupArrayIf("$first_time", {_NULL})',
+    f"if({_ANY_KNOWN}, [{_KNOWN_TIME}], []), if({_ANY}, [{_LAST_TIME}], [])",
+)
+_VALUES = (
+    f'groupArrayIf(ifNull("$low", nan), {_LOW}), groupArrayIf(ifNull("$high", nan), {_HIGH})',
+    f'arrayMap(_ -> nan, groupArrayIf("$first_time", {_NULL})), if({_ANY_KNOWN}, [{_NEWEST}], [])',
+    f"if({_ANY}, [if({_ANY_KNOWN} AND {_LAST_TIME} = {_KNOWN_TIME}, {_NEWEST}, nan)], [])",
+)
 _DIALECT = SeriesDialect(
     quoting=CLICKHOUSE,
     placeholder=lambda name, kind: f"{{{name}:{_TYPES[kind]}}}",
@@ -60,17 +83,10 @@ _DIALECT = SeriesDialect(
     time_advice="write toUnixTimestamp64Milli(...) AS time",
     alias_hides_column=True,
     thinned_value="toFloat64(value)",
-    is_known=_KNOWN,
-    lowest=f"(argMinIf(time, ({FLOAT}, time), {_KNOWN}), minIf({FLOAT}, {_KNOWN}))",
-    highest=f"(argMaxIf(time, ({FLOAT}, -time), {_KNOWN}), maxIf({FLOAT}, {_KNOWN}))",
-    newest_known=f"(maxIf(time, {_KNOWN}), argMaxIf({FLOAT}, time, {_KNOWN}))",
-    newest=f"(max(time), argMax(tuple({FLOAT}), time).1)",
-    first_null="(min(time), CAST(NULL AS Nullable(Float64)))",
-    distinct="arrayDistinct",
-    unfold="arrayJoin",
+    extremes=", ".join(_EXTREMES),
+    thinned_times=f"arrayConcat({', '.join(_TIMES)})",
+    thinned_values=f"arrayConcat({', '.join(_VALUES)})",
     stretch="intDiv(time, {width})",
-    picked_time=f"{PICKED}.1",
-    picked_value=f"{PICKED}.2",
 )
 #: The one column and row of an answer of points.
 _SERIES = "series"
@@ -143,7 +159,7 @@ class ClickHouseSource:
         if set(columns) != {_SERIES}:
             raise SourceForeign(self.name, f"answered what was not asked: the columns {', '.join(columns)}")
         series = columns[_SERIES]
-        rows = sum(len(one[-1]) for one in series)
+        rows = count_rows([one[-1] for one in series], statement)
         expect_row_count(self.name, rows, self._max_rows)
         if not rows:
             return Frame()

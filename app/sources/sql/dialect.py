@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-#: Columns that the bridge adds to a template's own. No label has such a name.
-FLOAT, PICKED = '"$float"', '"$picked"'
+#: A column that the bridge adds to a template's own. No label has such a name.
+FLOAT = '"$float"'
 
 _COMMENT = r"(?P<comment>--[^\n]*|/\*.*?\*/%s)"
 #: Names in quotes are code, but a quote in them opens no string.
@@ -83,7 +83,8 @@ class Dialect:
 class SeriesDialect(Dialect):
     """How an engine that has lists collects a series in one row, and thins it.
 
-    Thinning picks rows of each stretch. A picked row is a pair of time and value; `FLOAT` is the value as a float.
+    A stretch has the figures `extremes` (columns of the engine's own). From those of all its stretches a series gets its lists
+    `thinned_times` and `thinned_values`. They may have a point twice, and are in no order. `FLOAT` is the value as a float.
     """
 
     #: any column as a float; `{otherwise}` stands for NULL
@@ -91,21 +92,13 @@ class SeriesDialect(Dialect):
     nan: str
     #: the function that collects a column into a list
     collect: str
-    #: the value as `FLOAT`, and whether that is a number to compare
+    #: the value as `FLOAT`: a number that can be compared, or NULL
     thinned_value: str
-    is_known: str
-    #: the first row with the lowest value, the first with the highest, and the newest known one
-    lowest: str
-    highest: str
-    newest_known: str
-    #: the newest row of all, and the first one of a stretch of nulls
-    newest: str
-    first_null: str
-    #: the function that leaves each pair in a list once, and the one that makes a row of each element
-    distinct: str
-    unfold: str
+    #: of a stretch: the first lowest and the first highest value, the newest known one, the newest and the first time
+    extremes: str
+    #: of a series: the extremes of each stretch, or the first null where all are null; before `{thin_to_ms}` the newest known
+    #: value, and the newest one
+    thinned_times: str
+    thinned_values: str
     #: the number of the stretch; `{width}` is filled in
     stretch: str
-    #: time and value of the pair `PICKED`
-    picked_time: str
-    picked_value: str

@@ -5,7 +5,7 @@ The template stands between line breaks, because it may end in a comment. An ans
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +13,11 @@ import numpy as np
 
 from app.errors import SourceForeign, SourceRejected, TooManyRows
 from app.model import Frame, Statement, TimeRange, Times, Values, frame_of_parts
-from app.sources.sql.dialect import FLOAT, PICKED, SeriesDialect
+from app.sources.sql.dialect import FLOAT, SeriesDialect
 from app.sources.sql.template import drop_final_order, yields_weight
 
-#: The list columns of a row of `select_series`, and the pairs that thinning picks. No label has such a name.
+#: The list columns of a row of `select_series`. No label has such a name.
 TIMES, VALUES, WEIGHTS = "$times", "$values", "$weights"
-_ALL_PICKED = '"$all_picked"'
 
 
 def select_rows(text: str, max_rows: int) -> str:
@@ -31,41 +30,38 @@ def select_series(statement: Statement, max_rows: int, dialect: SeriesDialect) -
 
     A label's text crosses over once and not with each point, and the engine makes floats far faster than Python does.
     """
-    labels, text = statement.labels, drop_final_order(statement.text)
-    rows = _select_thinned(text, statement, dialect) if statement.thin_ms else f"SELECT * FROM (\n{text}\n)"  # noqa: S608
-    lists = ", ".join(f'{dialect.collect}({cell}) AS "{name}"' for name, cell in _list_cells(text, dialect))
-    names = _quote_labels(labels)
-    grouped = f"GROUP BY {names.rstrip(', ')} " if labels else ""
+    text = drop_final_order(statement.text)
+    rows = _select_stretches(text, statement, dialect) if statement.thin_ms else f"SELECT * FROM (\n{text}\n)"  # noqa: S608
+    lists = ", ".join(f'{cell} AS "{name}"' for name, cell in _list_cells(statement, dialect))
+    names = _quote_labels(statement.labels)
+    grouped = f"GROUP BY {names.rstrip(', ')} " if names else ""
     return f"SELECT {names}{lists} FROM ({rows} LIMIT {max_rows + 1}) {grouped}HAVING count(*) > 0"  # noqa: S608  as above
 
 
 def list_columns(statement: Statement, dialect: SeriesDialect) -> tuple[str, ...]:
     """The names of the columns that `select_series` collects."""
-    return tuple(name for name, _ in _list_cells(statement.text, dialect))
+    return tuple(name for name, _ in _list_cells(statement, dialect))
 
 
-def _list_cells(text: str, dialect: SeriesDialect) -> list[tuple[str, str]]:
-    """The list columns and what is collected in each."""
+def _list_cells(statement: Statement, dialect: SeriesDialect) -> list[tuple[str, str]]:
+    """The list columns and how each is made."""
+    if statement.thin_ms:
+        lists = ((TIMES, dialect.thinned_times), (VALUES, dialect.thinned_values))
+        return [(name, cells.format(thin_to_ms=statement.thin_to_ms)) for name, cells in lists]
     cells = [(TIMES, "time"), (VALUES, dialect.as_float.format(column="value", otherwise=dialect.nan))]
-    if yields_weight(text, dialect.quoting):
+    if yields_weight(statement.text, dialect.quoting):
         cells.append((WEIGHTS, dialect.as_float.format(column="weight", otherwise="0")))
-    return cells
+    return [(name, f"{dialect.collect}({cell})") for name, cell in cells]
 
 
-def _select_thinned(text: str, statement: Statement, dialect: SeriesDialect) -> str:
-    """Of each stretch the first lowest and the first highest value, or the first null where all are null; the newest value, and
-    the newest that is not null. These are the rows that `series.thin` and `series.newest` keep, and a few that they drop."""
+def _select_stretches(text: str, statement: Statement, dialect: SeriesDialect) -> str:
+    """A row for each stretch of each series, with what `series.thin` and `series.newest` keep of it."""
     names = _quote_labels(statement.labels)
-    nulls = f"[{dialect.first_null}, {dialect.newest}]"
-    extremes = f"[{dialect.lowest}, {dialect.highest}, {dialect.newest_known}, {dialect.newest}]"
-    picked = f"{dialect.distinct}(CASE WHEN countIf({dialect.is_known}) = 0 THEN {nulls} ELSE {extremes} END)"
     rows = f"SELECT *, {dialect.thinned_value} AS {FLOAT} FROM (\n{text}\n)"  # noqa: S608  as above
     # From `thin_to_ms` on each row is a stretch of its own.
     alone = f"CASE WHEN time >= {statement.thin_to_ms} THEN time ELSE 0 END"
     stretch = f"{dialect.stretch.format(width=statement.thin_ms)}, {alone}"
-    stretches = f"SELECT {names}{picked} AS {_ALL_PICKED} FROM ({rows}) GROUP BY {names}{stretch}"  # noqa: S608  as above
-    unfolded = f"SELECT {names}{dialect.unfold}({_ALL_PICKED}) AS {PICKED} FROM ({stretches})"  # noqa: S608  as above
-    return f"SELECT {names}{dialect.picked_time} AS time, {dialect.picked_value} AS value FROM ({unfolded})"  # noqa: S608  as above
+    return f"SELECT {names}{dialect.extremes} FROM ({rows}) GROUP BY {names}{stretch}"  # noqa: S608  as above
 
 
 def _quote_labels(labels: Sequence[str]) -> str:
@@ -86,6 +82,8 @@ def frame_of_points(
     """
     if any(len(one) != len(other) for one, other in zip(times, values, strict=True)):
         raise SourceForeign(statement.source, "answered what was not asked: a point without a time")
+    if statement.thin_ms:
+        times, values = _on_grid(times, values, statement.range)
     if weights is not None:
         values = [np.column_stack(pair) for pair in zip(values, weights, strict=True)]
     names = sorted(statement.labels)
@@ -95,6 +93,13 @@ def frame_of_points(
     # An infinity is the quotient of a division by zero: known to have no value.
     found.value[np.isinf(found.value)] = np.nan
     return date_exact_bucket(found, statement.range)
+
+
+def _on_grid(times: Sequence[Times], values: Sequence[Values], span: TimeRange) -> tuple[list[Times], list[Values]]:
+    """Thinned points in the order of time, each dated with its bucket: a store may thin samples with times of their own."""
+    orders = [np.argsort(one, kind="stable") for one in times]
+    dated = [span.bucket(one[order]) for one, order in zip(times, orders, strict=True)]
+    return dated, [one[order] for one, order in zip(values, orders, strict=True)]
 
 
 def date_exact_bucket(frame: Frame, span: TimeRange) -> Frame:
@@ -132,6 +137,12 @@ def expect_row_count(source: str, rows: int, max_rows: int) -> None:
     """Raise TooManyRows for an answer of more rows than are allowed: it was cut."""
     if rows > max_rows:
         raise TooManyRows(source, f"more than {max_rows} rows (max_rows)")
+
+
+def count_rows(lists: Sequence[Sized], statement: Statement) -> int:
+    """How many rows an answer has, without the two of each series that thinning adds to its extremes."""
+    found = sum(map(len, lists))
+    return max(found - 2 * len(lists), 0) if statement.thin_ms else found
 
 
 def no_integer_time(source: str, found: str, advice: str) -> SourceRejected:

@@ -13,11 +13,10 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from app.filters import number_of, regex_predicate
-from app.model import CacheTimes, Matcher, Parts, Statement, TimeRange
-from app.sources.base import Ask, Read
+from app.model import Matcher
 from app.sources.sql.dialect import Dialect, Quoting, code_only, find_unclosed
 
 _BY = re.compile(r"\{by\}\s*,?")
@@ -234,78 +233,3 @@ def _lacks_where(code: str) -> bool:
         elif found.lower() == "union":
             levels[-1].append(False)
     return any(levels[0]) and not all(levels[0])
-
-
-_PLACEHOLDER = re.compile(r"[{}]")
-#: the one bucket of a question that has no window
-_ONCE = TimeRange(0, 1000, 1000)
-_KEPT_LONG = CacheTimes(fresh_s=600, stale_s=86_400)
-
-
-class SqlRead(Read):
-    """What the reads of all engines say.
-
-    `parts: sum` (amounts), `min`, `max`, or `mean`. The template of a mean yields a column `weight` beside `value`: the count
-    behind an average, the denominator of a ratio. A figure without `parts` has none, as a quantile.
-
-    `begins` is a SELECT of one number: the epoch ms of the table's oldest row, whatever that row tells of; NULL if there is none.
-    From then on a bucket without rows is one in which nothing happened (`zeros` of the metric).
-    """
-
-    cuts_buckets: ClassVar[bool] = True
-    thins: ClassVar[bool] = True
-    is_template: ClassVar[bool] = True
-    dialect: ClassVar[Dialect]
-    #: what may stand in braces in a template
-    placeholders: ClassVar[tuple[str, ...]] = ("by", "where")
-
-    sql: str
-    parts: Literal["sum", "min", "max", "mean", "none"] | None = None
-    begins: str | None = None
-
-    def statement(self, ask: Ask) -> Statement:
-        """The SELECT with its placeholders filled in; every value is bound."""
-        dialect = self.dialect
-        text, bound = fill_template(trim_statement(self.sql, dialect.quoting), ask.by, ask.where, self.label_column, dialect)
-        bound |= window_parameters(ask)
-        # Only what the text names. DuckDB refuses other parameters. With parameters but no placeholder, ClickHouse's driver
-        # takes each % of the text for its own.
-        named = (name for name in dialect.parameter.findall(code_only(text, dialect.quoting)) if name in bound)
-        params = {name: bound[name] for name in named}
-        return Statement(self.source, ask.metric, text, tuple(params.items()), ask.range, ask.by, ask.where, self, ask.now_ms)
-
-    def begins_statement(self, metric: str) -> Statement | None:
-        """See Read. The oldest row changes with the table's time to live only, so that the answer is kept for long."""
-        if self.begins is None:
-            return None
-        text = f"SELECT 0 AS time, (\n{trim_statement(self.begins, self.dialect.quoting)}\n) AS value"
-        return Statement(self.source, metric, text, (), _ONCE, cache=_KEPT_LONG)
-
-    def label_column(self, label: str) -> str:
-        """A label as the engine computes it: text, whatever the column is."""
-        return self.dialect.column_text(self.word(label))
-
-    @property
-    def given_parts(self) -> Parts | None:
-        """See Read."""
-        return self.parts
-
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """Unknown placeholders, label columns that are none, a mean without its weight or a weight without a mean."""
-        yield from template_problems(self.sql, self.labels, self.placeholders, self.dialect.quoting)
-        yield from label_name_problems(self.sql, self.labels, self.dialect)
-        if self.begins is not None and _PLACEHOLDER.search(code_only(self.begins, self.dialect.quoting)):
-            yield "begins", "has placeholders; it is a SELECT of one number, whatever is asked for"
-        if (self.parts == "mean") == yields_weight(self.sql, self.dialect.quoting):
-            return
-        if self.parts == "mean":
-            yield "parts", "mean needs a column `weight` (a count, a denominator): write `... AS weight` beside `... AS value`"
-        else:
-            yield "parts", "the template yields a column `weight`: write `parts: mean`"
-
-
-def window_parameters(ask: Ask) -> dict[str, int]:
-    """What a template may ask for of the window. All instants of an exact window fall into one bucket, that of the epoch."""
-    span = ask.range
-    step_ms = span.origin_ms + span.step_ms if span.exact else span.step_ms
-    return {"from_ms": span.from_ms, "to_ms": span.to_ms, "step_ms": step_ms, "now_ms": ask.now_ms}

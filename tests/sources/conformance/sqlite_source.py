@@ -26,7 +26,7 @@ from app.model import Frame, Labels, Statement, frame_of_runs
 from app.sources.base import Ask, ErrorTable, SourceConfig, translate
 from app.sources.sql.dialect import DUCKDB, Dialect
 from app.sources.sql.rows import date_exact_bucket, expect_row_count
-from app.sources.sql.template import SqlRead
+from app.sources.sql.read import SqlRead
 
 #: SQLite writes comments and strings as DuckDB does.
 _DIALECT = Dialect(
