@@ -155,6 +155,7 @@ class Bridge:
                 if isinstance(plan, BridgeError):
                     raise plan
                 result = await self._answer_plan(plan, now_ms, deadline_s)
+                self._planner.refuse_too_many(result)
             except BridgeError as failure:
                 result = Result(query, error=failure, status="error")
         self._telemetry.queries.labels(result.status).inc()

@@ -53,15 +53,11 @@ def choose_grid(metric: Metric, query: Query, now_ms: int, limits: Limits, room:
     grid = _aligned_grid(metric, fitted, now_ms, limits, room)
     if query.strict and len(grid.range) * room.series > min(room.cells, room.rows):
         raise too_many_points(metric.name, room, len(grid.range))
-    if room.behind:
-        finest = _aligned_grid(metric, fitted, now_ms, limits, replace(room, behind=0))
-        if finest.range.step_ms < grid.range.step_ms:
-            grid = replace(grid, notices=(*grid.notices, room.coarser_remark(metric.name, grid.range.step_ms)))
-    if fitted.max_points == query.max_points:
+    finest = _aligned_grid(metric, query, now_ms, limits, ROOMY)
+    if (grid.range.step_ms, grid.thin_ms) == (finest.range.step_ms, finest.thin_ms):
         return grid
-    finer = _aligned_grid(metric, query, now_ms, limits, room)
-    is_coarser = (grid.range.step_ms, grid.thin_ms) != (finer.range.step_ms, finer.thin_ms)
-    return replace(grid, notices=(*grid.notices, room.remark(metric.name, fitted.max_points))) if is_coarser else grid
+    points = fitted.max_points if fitted.max_points < query.max_points else None
+    return replace(grid, notices=(*grid.notices, room.remark(metric.name, grid.range.step_ms, points)))
 
 
 def _aligned_grid(metric: Metric, query: Query, now_ms: int, limits: Limits, room: Room) -> Grid:
@@ -103,10 +99,7 @@ def _choose_step(metric: Metric, query: Query, limits: Limits, room: Room) -> tu
     if (times := _too_many_times(metric, query, step_ms)) > 1:
         step_ms, why = times * step_ms, f"adds up, so none of its points is left out to stay within {query.max_points}"
     _check_buckets(query, step_ms, limits)
-    if (
-        not query.strict
-        and (times := -(-(query.to_ms - query.from_ms) // (step_ms * _most_buckets(metric, query, limits, room)))) > 1
-    ):
+    if not query.strict and (times := -(-(query.to_ms - query.from_ms) // (step_ms * _most_buckets(metric, query, room)))) > 1:
         step_ms, why = (
             times * step_ms,
             f"has about {room.series} series, and {room.rows} rows are the most that its store may return",
@@ -136,7 +129,7 @@ def _too_many_times(metric: Metric, query: Query, step_ms: int) -> int:
 
 def _auto_step_s(metric: Metric, query: Query, limits: Limits, room: Room) -> int:
     length_s = -(-(query.to_ms - query.from_ms) // 1000)
-    wanted = min(query.max_points, limits.max_buckets // 2)
+    wanted = min(query.max_points, limits.max_buckets // 2, _most_buckets(metric, query, room))
     if _is_thinned(metric, query):
         wanted = _finest_buckets(metric, query, limits, room)
     resolution_s = metric.entry.resolution_s
@@ -164,10 +157,10 @@ def _finest_buckets(metric: Metric, query: Query, limits: Limits, room: Room) ->
     most = limits.max_buckets * (_NARROW - 1) // _NARROW
     if query.instant and not _thins(metric.history):
         most = min(query.max_points * _FEW, limits.max_buckets // 2)
-    return min(_THINNED_BUCKETS if _thins(metric.history) else most, _most_buckets(metric, query, limits, room))
+    return min(_THINNED_BUCKETS if _thins(metric.history) else most, _most_buckets(metric, query, room))
 
 
-def _most_buckets(metric: Metric, query: Query, limits: Limits, room: Room) -> int:
+def _most_buckets(metric: Metric, query: Query, room: Room) -> int:
     """How many buckets of each series a store may make; it does not transfer all of them if it thins them."""
     if _thins(metric.history) and metric.sampled and not sums_points(query):
         return min(_THINNED_BUCKETS, _MOST_GROUPS // max(room.behind, 1))

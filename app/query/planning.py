@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from app.catalog import Catalogue
 from app.errors import BridgeError
-from app.model import UNRANKED, Query, Statement
+from app.model import UNRANKED, Query, Result, Statement
 from app.query.fetching import PartFetcher
 from app.query.limits import Limits
 from app.query.plan import Plan, plan_query
@@ -36,7 +36,7 @@ class Planner:
         plans = [self._plan_or_error(query, now_ms) for query in queries]
         if all(isinstance(plan, BridgeError) or not (plan.query.by or _labels_behind(plan)) for plan in plans):
             return plans
-        counts = await asyncio.gather(*(self._count_series(plan, now_ms, deadline_s) for plan in plans))
+        counts = await asyncio.gather(*(self._count_shown(plan, now_ms, deadline_s) for plan in plans))
         behind = await asyncio.gather(*(self._count_behind(plan, now_ms, deadline_s) for plan in plans))
         wanted = [
             0 if isinstance(plan, BridgeError) else count * _points_of(plan) for plan, count in zip(plans, counts, strict=True)
@@ -49,6 +49,12 @@ class Planner:
         """Remember how many series the answer to a question had."""
         if query.by:
             self._counts.note(query, series)
+
+    def refuse_too_many(self, result: Result) -> None:
+        """Raise LimitExceeded for an answer of more series than are allowed; how many there are was not known before."""
+        query, series = result.query, len(result.frame.series)
+        if result.error is None and query.ranking.top is None and series > self._limits.most_series:
+            raise too_many_series(query, series, self._limits.most_series)
 
     def plan_again(self, plan: Plan, now_ms: int, query: Query) -> Plan:
         """The plan for another question in the same room. Raises as `plan_query` does."""
@@ -91,16 +97,18 @@ class Planner:
         ]
         return min(found, default=ROOMY.rows)
 
-    async def _count_series(self, plan: Plan | BridgeError, now_ms: int, deadline_s: float) -> int:
-        """How many series the question has: as remembered, else as the newest values show."""
+    async def _count_shown(self, plan: Plan | BridgeError, now_ms: int, deadline_s: float) -> int:
+        """How many series the answer has; 1 where that is not known and cannot be too many."""
         if isinstance(plan, BridgeError):
             return 1
-        known = self._counts.find(plan.query)
-        if known is not None:
-            return known
-        statement = self._counting_statement(plan, now_ms)
-        if statement is None or _points_of(plan) * self._limits.most_series <= self._limits.most_cells:
-            return 1
+        fits_anyway = _points_of(plan) * self._limits.most_series <= self._limits.most_cells
+        return self._counts.find(plan.query) or (1 if fits_anyway else await self._count_series(plan, now_ms, deadline_s))
+
+    async def _count_series(self, plan: Plan, now_ms: int, deadline_s: float) -> int:
+        """How many series a question has: as remembered, else as the newest values show."""
+        known, statement = self._counts.find(plan.query), self._counting_statement(plan, now_ms)
+        if known is not None or statement is None:
+            return known or 1
         found = await self._fetcher.fetch_part("history", statement, deadline_s)
         if found.frame is None:
             return 1
@@ -112,7 +120,7 @@ class Planner:
         if isinstance(plan, BridgeError) or not (each := _labels_behind(plan)):
             return 0
         apart = self._plan_or_error(replace(plan.query, by=each, ranking=UNRANKED), now_ms)
-        return await self._count_series(apart, now_ms, deadline_s)
+        return 0 if isinstance(apart, BridgeError) else await self._count_series(apart, now_ms, deadline_s)
 
     def _counting_statement(self, plan: Plan, now_ms: int) -> Statement | None:
         """The cheapest question whose answer has all series: that of the live edge, which is asked anyway, else newest values."""

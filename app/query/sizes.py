@@ -40,22 +40,19 @@ class Room:
         """How many points each series may have, of so many wanted ones."""
         return min(wanted, max(self.cells // self.series, LEAST_POINTS))
 
-    def remark(self, metric: str, points: int) -> Notice:
-        """Says that series have fewer points than asked for."""
-        if self.is_guess:
-            return Notice(
-                "info", f"{metric}: at most {points} points a series, since its store has more rows than it may return (max_rows)"
+    def remark(self, metric: str, step_ms: int, points: int | None) -> Notice:
+        """Says why the grid is coarser than it would be for one series: each has at most `points`, or the step is coarser."""
+        if points is not None:
+            why = f"at most {points} points a series, since " + (
+                "its store has more rows than it may return (max_rows)"
+                if self.is_guess
+                else f"there are about {self.series} series and one answer has {self.cells} points (request.most_cells)"
             )
-        text = (
-            f"{metric}: at most {points} points a series, since there are about {self.series} series and one answer has "
-            f"{self.cells} points (request.most_cells); more with top, a filter, or fewer labels in by"
-        )
-        return Notice("info", text)
-
-    def coarser_remark(self, metric: str, step_ms: int) -> Notice:
-        """Says that the step is coarser than the samples, because there are so many."""
-        text = f"{metric}: a point every {step_ms // 1000}s, since it is put together from about {self.behind} series"
-        return Notice("info", text)
+        elif self.behind > self.series:
+            why = f"a point every {step_ms // 1000}s, since each is put together from about {self.behind} series"
+        else:
+            why = f"a point every {step_ms // 1000}s, since a store returns {self.rows} rows of about {self.series} series"
+        return Notice("info", f"{metric}: {why}; more with a filter, fewer labels in by, or a shorter range")
 
 
 #: one series, and no bounds

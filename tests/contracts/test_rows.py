@@ -336,7 +336,7 @@ async def test_81_rows_over_the_limit_are_partial_in_every_format_and_lead_to_th
 async def test_81_what_is_cut_is_said_where_a_format_has_a_place_for_it_and_in_a_header_where_not(at: Bench) -> None:
     allow_rows(at, 3)
     told = (
-        "5 rows are more than one answer may have (request.max_rows): it ends at 2023-11-14 22:12:00Z; go on with "
+        "5 rows are more than one answer may have (request.most_cells): it ends at 2023-11-14 22:12:00Z; go on with "
         "next_cursor, or ask for a coarser step, fewer labels in by, a filter or a shorter range"
     )
     reply = await at.client.get(f"/v1/rows?{ASKED}")

@@ -129,7 +129,7 @@ PLANTED = [
     ("bridge.yaml: sources.other.connect: ", "found 'reddis'; nearest: redis"),
     ("the environment: BRIDGE_LOGLEVEL: ", "nearest: BRIDGE_LOG_LEVEL"),
     ("the environment: BRIDGE_SOURCES__CLICKHOSE__CONNECT__PASSWORD: ", "nearest: clickhouse"),
-    ("the environment: BRIDGE_REQUEST__MAX_ROWS: ", "request.max_rows: Input should be a valid integer"),
+    ("the environment: BRIDGE_REQUEST__MOST_CELLS: ", "request.most_cells: Input should be a valid integer"),
     ("secrets.env: BRIDGE_SOURCES__RTS__CONECT__PASSWORD: ", "nearest: BRIDGE_SOURCES__RTS__CONNECT__PASSWORD"),
     ("secrets.env: line 2: ", "is no BRIDGE_SECTION__KEY=value"),
     ("broken.yaml: line 2, column 1: ", "'title' is defined twice"),
@@ -201,7 +201,7 @@ async def test_every_planted_mistake_is_listed_in_one_run_with_file_key_value_an
         BRIDGE_SECRETS=str(tmp_path / "secrets.env"),
         BRIDGE_LOGLEVEL="s3cret",
         BRIDGE_SOURCES__CLICKHOSE__CONNECT__PASSWORD="s3cret",
-        BRIDGE_REQUEST__MAX_ROWS="s3cret",
+        BRIDGE_REQUEST__MOST_CELLS="s3cret",
     )
     lines = [line.removeprefix(f"{tmp_path}/") for line in wrong]
     missed = [one for one in PLANTED if not any(line.startswith(one[0]) and all(part in line for part in one) for line in lines)]

@@ -10,11 +10,12 @@ import duckdb
 import numpy as np
 import pytest
 
-from app.model import Frame, Statement, TimeRange
+from app.model import Frame, Matcher, Statement, TimeRange
 from app.series import clip, newest, thin
 from app.sources.base import Ask, Read
 from app.sources.clickhouse.source import ClickHouseRead
 from app.sources.duckdb.source import DuckDBRead
+from app.sources.sql.read import Samples, SqlRead
 from app.sources.sql.rows import TIMES, VALUES, frame_of_points, select_series
 from tests.frames import shown
 
@@ -89,3 +90,77 @@ def test_a_label_of_any_name_is_not_taken_for_a_column_of_the_thinning(engine: E
     assert found[0].time.tolist() == found[1].time.tolist()
     assert np.array_equal(found[0].value, found[1].value, equal_nan=True)
     assert [labels for labels, _, _ in found[1].runs()] == [((label, "A"),), ((label, "B"),)]
+
+
+#: a sample every ten seconds, at a second of its own for each account; constant for a while, so that there are ties
+SAMPLES = """(SELECT BEGIN + n * 10000 + a * 3000 AS at_ms, n AS at_n, 'A' || a AS account_id, 'B' || a % 2 AS broker_id,
+    CASE WHEN n % 211 = 5 THEN NULL ELSE (n // 3 * 7919 + a * 31) % 97 END AS equity FROM range(2000) r(n), range(5) s(a))"""
+READS = {
+    "duckdb": (DuckDBRead, SAMPLES, "$from_ms", "$to_ms", "$step_ms", "at_ms // $step_ms * $step_ms", "arg_max(equity, at_ms)"),
+    "clickhouse": (
+        ClickHouseRead,
+        """(SELECT BEGIN + n * 10000 + a * 3000 AS at_ms, n AS at_n, concat('A', toString(a)) AS account_id,
+        concat('B', toString(a % 2)) AS broker_id, if(n % 211 = 5, NULL, (intDiv(n, 3) * 7919 + a * 31) % 97) AS equity
+        FROM (SELECT number AS n, arrayJoin(range(5)) AS a FROM numbers(2000)))""",
+        "{from_ms:Int64}",
+        "{to_ms:Int64}",
+        "{step_ms:Int64}",
+        "intDiv(at_ms, {step_ms:Int64}) * {step_ms:Int64}",
+        "argMax(tuple(equity), at_ms).1",
+    ),
+}
+
+
+def _of_samples(engine: str) -> SqlRead:
+    kind, table, begins, ends, _, bucket, newest_value = READS[engine]
+    rows = f"FROM {table.replace('BEGIN', str(BEGIN))} q WHERE at_ms >= {begins} AND at_ms < {ends} {{where}}"
+    inner = f"SELECT {bucket} AS time, account_id, broker_id, {newest_value} AS value {rows} GROUP BY time, account_id, broker_id"
+    return kind(
+        source="s",
+        labels={"account": "account_id", "broker": "broker_id"},
+        sql=f"SELECT time, {{by}}, sum(value) AS value FROM ({inner}) p GROUP BY ALL ORDER BY time",
+        samples=Samples(each=("account",), sql=f"SELECT at_ms AS time, {{by}}, equity AS value {rows}"),
+    )
+
+
+def _fetched(read: SqlRead, statement: Statement) -> Frame:
+    if isinstance(read, DuckDBRead):
+        text = select_series(statement, 10**6, DuckDBRead.dialect)
+        columns = duckdb.connect().execute(text, dict(statement.params)).fetchnumpy()
+        cells = {label: columns[label].tolist() for label in statement.labels}
+    else:
+        with clickhouse_connect.get_client(interface="chdb") as client:
+            text = select_series(statement, 10**6, ClickHouseRead.dialect)
+            found = client.query(text, parameters=dict(statement.params), column_oriented=True)
+        columns = {name: list(column) for name, column in zip(found.column_names, found.result_columns, strict=True)}
+        cells = columns
+    times, values = ([np.array(one) for one in columns[name]] for name in (TIMES, VALUES))
+    return frame_of_points(statement, cells, times, values)
+
+
+@pytest.mark.parametrize("engine", READS)
+@pytest.mark.parametrize("by", [("account",), ("account", "broker")])
+@pytest.mark.parametrize("width", [3, 40, 500, 10**7])
+def test_the_samples_themselves_thinned_are_the_points_of_the_fine_answer_thinned(
+    engine: str, by: tuple[str, ...], width: int
+) -> None:
+    read, span = _of_samples(engine), TimeRange(BEGIN, BEGIN + 1900 * STEP, STEP)
+    fine = read.statement(Ask("m", span, by, (Matcher("account", "!=", ("A3",)),)))
+    thinned = replace(fine, thin_ms=width * STEP, thin_to_ms=BEGIN + 1700 * STEP)
+    direct = read.sampled_statement(thinned)
+    assert direct.text != thinned.text
+    found, whole = _fetched(read, direct), _fetched(read, fine)
+    late, early = (BEGIN + 1700 * STEP, BEGIN + 1900 * STEP), (0, BEGIN + 1700 * STEP)
+    assert (len(whole.series), shown(clip(found, *late))) == (4, shown(clip(whole, *late)))
+    assert shown(thin(clip(found, *early), width * STEP)) == shown(thin(clip(whole, *early), width * STEP))
+    assert shown(newest(found)) == shown(newest(whole))
+
+
+@pytest.mark.parametrize("engine", READS)
+def test_figures_of_several_accounts_are_put_together_before_they_are_thinned(engine: str) -> None:
+    read = _of_samples(engine)
+    for by in ((), ("broker",)):
+        total = replace(read.statement(Ask("m", _span(), by)), thin_ms=50 * STEP)
+        assert read.sampled_statement(total) is total
+    unthinned = read.statement(Ask("m", _span(), ("account",)))
+    assert read.sampled_statement(unthinned) is unthinned

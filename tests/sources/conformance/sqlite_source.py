@@ -25,8 +25,8 @@ from app.errors import SourceError, SourceRejected, SourceTimeout, SourceUnavail
 from app.model import Frame, Labels, Statement, frame_of_runs
 from app.sources.base import Ask, ErrorTable, SourceConfig, translate
 from app.sources.sql.dialect import DUCKDB, Dialect
-from app.sources.sql.rows import date_exact_bucket, expect_row_count
 from app.sources.sql.read import SqlRead
+from app.sources.sql.rows import date_exact_bucket, expect_row_count
 
 #: SQLite writes comments and strings as DuckDB does.
 _DIALECT = Dialect(
