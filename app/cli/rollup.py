@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import duckdb
-
 from app.cli.output import print_lines
 from app.cli.snapshots import only_folder
 from app.errors import BackupError
@@ -17,6 +15,6 @@ def roll_up(config: Path | None, folder: Path | None, to: Path | None, anew: boo
     source = folder or only_folder(config)
     try:
         print_lines(publish_rollups(source, to or source, anew=anew))
-    except (OSError, duckdb.Error, RefusedRollup) as problem:
+    except (OSError, RefusedRollup) as problem:
         raise BackupError(f"rollup: {str(problem).splitlines()[0]}") from problem
     return 0

@@ -28,14 +28,21 @@ _LIMITS: dict[str, Any] = {"memory_limit": "2GB", "threads": "2"}
 
 
 class RefusedRollup(Exception):
-    """Why there is nothing to publish."""
+    """Why nothing was published."""
 
 
 def publish_rollups(folder: Path, to: Path, *, anew: bool = False) -> str:
     """Publish the newest snapshot of `folder` in `to`, with roll-ups; a line about what was done.
 
-    Raises RefusedRollup, OSError or duckdb.Error; then nothing was published.
+    Raises RefusedRollup or OSError; then nothing was published.
     """
+    try:
+        return _publish(folder, to, anew)
+    except duckdb.Error as problem:
+        raise RefusedRollup(str(problem)) from problem
+
+
+def _publish(folder: Path, to: Path, anew: bool) -> str:
     with exclusive_lock(to / _LOCK, lambda holder: RefusedRollup(f"process {holder} is at work in {to}")):
         name = _newest_name(folder)
         in_place = to.resolve() == folder.resolve()
