@@ -109,6 +109,11 @@ class Read(Strict):
         return 0
 
     @property
+    def rolled_steps_ms(self) -> tuple[int, ...]:
+        """The steps from which on the store has fewer rows to read."""
+        return ()
+
+    @property
     def gives_age(self) -> bool:
         """True when its values tell how old something is at the moment of asking."""
         return False

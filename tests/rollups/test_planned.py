@@ -9,6 +9,7 @@ import pytest
 from app.model import Query, Statement
 from app.query.limits import Limits
 from app.query.plan import plan_query
+from app.query.sizes import Room
 from app.sources.sql.rollups import send_statement, wanted_tables
 from tests.rollups.drawing import HOUR_MS, catalogue
 
@@ -57,6 +58,12 @@ def test_a_total_of_thirty_days_is_read_from_minutes_or_hours() -> None:
     assert "account_snapshots_1m" in tables(sent("equity", 30 * DAY_MS))
     assert "account_snapshots_1h" in tables(sent("equity", 30 * DAY_MS, step_ms=HOUR_MS))
     assert tables(sent("equity", DAY_MS)) == ["account_snapshots"]
+
+
+def test_a_total_of_very_many_accounts_has_the_step_of_the_hours_where_that_is_next() -> None:
+    query = Query("equity", NOW_MS - 30 * DAY_MS, NOW_MS, max_points=1000)
+    steps = [plan_query(catalogue(), query, NOW_MS, Limits(), room=Room(behind=behind)).range.step_ms for behind in (1, 1000)]
+    assert steps == [300_000, HOUR_MS]
 
 
 def test_figures_of_orders_are_read_from_roll_ups_except_by_account() -> None:

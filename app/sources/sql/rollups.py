@@ -131,6 +131,11 @@ class RolledUpRead(SqlRead):
         """See Read."""
         return min((one.bucket_ms for one in self.rollups if one.from_thinned is not None), default=0)
 
+    @property
+    def rolled_steps_ms(self) -> tuple[int, ...]:
+        """See Read."""
+        return tuple(one.bucket_ms for one in self.rollups if one.from_step is not None)
+
     def fitting_rollups(self, statement: Statement) -> list[Rollup]:
         """The roll-ups that answer for a part of the statement."""
         takes_samples = self.takes_samples(statement)
