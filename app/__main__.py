@@ -186,6 +186,22 @@ COMMANDS = (
         ),
     ),
     Command(
+        "rollup",
+        "publish the newest DuckDB snapshot again, with the roll-ups that long ranges are read from",
+        (
+            Option("--folder", type=Path, help="the writer's folder (default: the one of the DuckDB source)"),
+            Option(
+                "--to",
+                type=Path,
+                metavar="FOLDER",
+                help="publish into another folder, which the bridge reads (default: the same)",
+            ),
+            Option("--anew", action="store_true", help="roll up every hour again: after samples were changed in place"),
+            _CONFIG,
+        ),
+        _run_later("rollup", "roll_up", "config", "folder", "to", "anew"),
+    ),
+    Command(
         "haproxy",
         "drive the HAProxy in front of the replicas",
         actions=(

@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
+from app.sources.duckdb.rollups import update_rollups
 from app.sources.duckdb.snapshots import POINTER
 from demo.accounts import AccountStates
 from demo.rows import snapshot_columns
@@ -40,6 +41,7 @@ class DuckDBWriter:
 
     def publish(self, covers_to_ms: int) -> Path:
         """Publish a snapshot that is complete up to that instant, set the pointer to it, and keep the newest three."""
+        update_rollups(self._live)
         stamp = datetime.fromtimestamp(covers_to_ms / 1000, UTC).strftime("%Y%m%dT%H%M%S.") + f"{covers_to_ms % 1000:03d}"
         target = self._snapshots / f"snap-{stamp}Z.duckdb"
         self._live.execute(f"ATTACH '{target}' AS snap")

@@ -95,13 +95,15 @@ async def _explain_error(source: Explains, statement: Statement, ends_s: float) 
 
 
 def _statements_of(placed: _CatalogueRead) -> Iterator[Statement]:
-    """The statement of a read, once with every label kept and filtered on, once with none; and what it asks of its beginning."""
+    """The statement of a read, once with every label kept and filtered on, once with none; on its roll-ups; and what it
+    asks of its beginning."""
     to_ms = wall_ms() // _STEP_MS * _STEP_MS
     span = TimeRange(to_ms - _HOUR_MS, to_ms, _STEP_MS)
     where = tuple(Matcher(label, "=", ("x",)) for label in placed.labels)
     yield placed.read.statement(Ask("check", span, placed.labels, where, to_ms - 1000))
     if placed.labels:
         yield placed.read.statement(Ask("check", span))
+    yield from placed.read.more_statements("check", to_ms)
     begins = placed.read.begins_statement("check")
     if begins is not None:
         yield begins

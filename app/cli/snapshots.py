@@ -15,7 +15,7 @@ def prune(config: Path | None, folder: Path | None, keep: int, dry_run: bool) ->
     """Remove old snapshots. Returns 1 where one of them cannot be removed."""
     if keep < LEAST_KEPT:
         raise BadQuery(f"--keep: {keep} is not allowed; a reader may use the newest {LEAST_KEPT}")
-    chosen = folder or _only_folder(config)
+    chosen = folder or only_folder(config)
     stayed = 0
     try:
         for line in prune_snapshots(chosen, keep, only_list=dry_run):
@@ -26,7 +26,8 @@ def prune(config: Path | None, folder: Path | None, keep: int, dry_run: bool) ->
     return 1 if stayed else 0
 
 
-def _only_folder(config: Path | None) -> Path:
+def only_folder(config: Path | None) -> Path:
+    """The folder of the configured DuckDB source. Raises BadQuery where there is not exactly one."""
     connections = {name: source.connect for name, source in read_settings(config).sources.items()}
     folders = sorted(set(snapshot_folders(connections).values()))
     if len(folders) != 1:

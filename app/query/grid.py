@@ -62,7 +62,7 @@ def choose_grid(metric: Metric, query: Query, now_ms: int, limits: Limits, room:
 
 def _aligned_grid(metric: Metric, query: Query, now_ms: int, limits: Limits, room: Room) -> Grid:
     step_ms, notices = _choose_step(metric, query, limits, room)
-    thin_ms = _thin_width_ms(query, step_ms)
+    thin_ms = _rolled_width_ms(metric, query, step_ms, _thin_width_ms(query, step_ms))
     # A whole stretch is thinned alike on every refresh. Wide ones are not aligned: they would reach too far back.
     begins_on_ms = thin_ms if 0 < thin_ms * _NARROW < query.to_ms - query.from_ms else step_ms
     from_ms = query.from_ms // begins_on_ms * begins_on_ms
@@ -135,9 +135,15 @@ def _auto_step_s(metric: Metric, query: Query, limits: Limits, room: Room) -> in
     resolution_s = metric.entry.resolution_s
     for step_s in _LADDER_S:
         if step_s % resolution_s == 0 and length_s <= step_s * wanted:
-            return step_s
+            return _rolled_step_s(metric, room, step_s)
     days = -(-length_s // (DAY_S * wanted))
     return -(-days * DAY_S // resolution_s) * resolution_s
+
+
+def _rolled_step_s(metric: Metric, room: Room, step_s: int) -> int:
+    """A point of very many series has the step of a roll-up that is next to the chosen one: it costs the store a fraction."""
+    widths_ms = metric.history.rolled_steps_ms if metric.history is not None and room.behind else ()
+    return next((width_ms // 1000 for width_ms in widths_ms if step_s * 1000 < width_ms <= 2000 * step_s), step_s)
 
 
 def _is_thinned(metric: Metric, query: Query) -> bool:
@@ -178,6 +184,18 @@ def _thin_width_ms(query: Query, step_ms: int) -> int:
         return 0
     buckets = max((query.max_points - 1) // 2 - 2, 1)  # the newest point stays besides
     return -(-length_ms // (buckets * step_ms)) * step_ms
+
+
+def _rolled_width_ms(metric: Metric, query: Query, step_ms: int, width_ms: int) -> int:
+    """The width in whole buckets of the store's roll-up of extremes, where it is about as wide as these: that spares the store
+    all samples, and keeps the extremes of each."""
+    history = metric.history
+    if history is None or not history.each or not set(history.each) <= set(query.by):
+        return width_ms
+    whole_ms = history.thins_from_ms
+    if not whole_ms or 2 * width_ms < whole_ms or whole_ms % step_ms:
+        return width_ms
+    return -(-width_ms // whole_ms) * whole_ms
 
 
 def _thinned_remark(query: Query, step_ms: int) -> Notice:

@@ -94,9 +94,23 @@ class Read(Strict):
         not know how to ask."""
         return None
 
+    def more_statements(self, metric: str, to_ms: int) -> Iterator[Statement]:
+        """Statements that its source sends in another form than `statement` says: what `bridge check` must see, too."""
+        return iter(())
+
     @property
     def each(self) -> tuple[str, ...]:
         """The labels that keep the store's own series apart, so that it can thin each by itself; empty if that is not known."""
+        return ()
+
+    @property
+    def thins_from_ms(self) -> int:
+        """Thinned in stretches of multiples of this width, series of samples cost the store far less; 0 where they do not."""
+        return 0
+
+    @property
+    def rolled_steps_ms(self) -> tuple[int, ...]:
+        """The steps from which on the store has fewer rows to read."""
         return ()
 
     @property

@@ -1,4 +1,4 @@
--- The history of the Trade Distribution System: tables, the per-minute roll-up, views. May be run again at any time: what is there stays.
+-- The history of the Trade Distribution System: tables, roll-ups, views. May be run again at any time: what is there stays.
 --   clickhouse-client --host 127.0.0.1 --user schema --password "$CLICKHOUSE_SCHEMA_PASSWORD" --queries-file provisioning/clickhouse/schema.sql
 -- The demo and the tests make their tables from this very file. Each statement ends with a semicolon at the end of a line.
 
@@ -91,6 +91,207 @@ SELECT
 FROM trade_system.trades
 WHERE version = 1
 GROUP BY minute, broker_id, symbol;
+
+-- Roll-ups of the accounts: one row stands for all samples of an account in a minute, or in an hour. It is the newest of them, with its
+-- own time and all its columns, so a read of the catalogue may use either table. Samples may come late and in any order: the newest counts.
+-- The hours are made from the samples and not from the minutes. So each roll-up can be filled or repaired by itself.
+CREATE TABLE IF NOT EXISTS trade_system.account_snapshots_1m AS trade_system.account_snapshots
+ENGINE = ReplacingMergeTree(ts)
+PARTITION BY toYYYYMM(ts)
+ORDER BY (account_id, broker_id, toStartOfMinute(ts))
+TTL toDateTime(ts) + INTERVAL 1 YEAR;
+
+CREATE TABLE IF NOT EXISTS trade_system.account_snapshots_1h AS trade_system.account_snapshots
+ENGINE = ReplacingMergeTree(ts)
+PARTITION BY toYYYYMM(ts)
+ORDER BY (account_id, broker_id, toStartOfHour(ts))
+TTL toDateTime(ts) + INTERVAL 5 YEAR;
+
+-- The first lowest and the first highest sample of each hour, for curves that are thinned: (value, epoch ms) and (value, -epoch ms).
+CREATE TABLE IF NOT EXISTS trade_system.account_extremes_1h (
+    hour DateTime('UTC'),
+    account_id LowCardinality(String),
+    broker_id LowCardinality(String),
+    balance_low SimpleAggregateFunction(min, Tuple(Decimal(18, 4), Int64)),
+    balance_high SimpleAggregateFunction(max, Tuple(Decimal(18, 4), Int64)),
+    equity_low SimpleAggregateFunction(min, Tuple(Decimal(18, 4), Int64)),
+    equity_high SimpleAggregateFunction(max, Tuple(Decimal(18, 4), Int64)),
+    margin_low SimpleAggregateFunction(min, Tuple(Decimal(18, 4), Int64)),
+    margin_high SimpleAggregateFunction(max, Tuple(Decimal(18, 4), Int64)),
+    free_margin_low SimpleAggregateFunction(min, Tuple(Decimal(18, 4), Int64)),
+    free_margin_high SimpleAggregateFunction(max, Tuple(Decimal(18, 4), Int64)),
+    floating_pnl_low SimpleAggregateFunction(min, Tuple(Decimal(18, 4), Int64)),
+    floating_pnl_high SimpleAggregateFunction(max, Tuple(Decimal(18, 4), Int64)),
+    open_positions_low SimpleAggregateFunction(min, Tuple(UInt16, Int64)),
+    open_positions_high SimpleAggregateFunction(max, Tuple(UInt16, Int64)),
+    pending_orders_low SimpleAggregateFunction(min, Tuple(UInt16, Int64)),
+    pending_orders_high SimpleAggregateFunction(max, Tuple(UInt16, Int64))
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(hour)
+ORDER BY (account_id, broker_id, hour)
+TTL hour + INTERVAL 5 YEAR;
+
+-- Roll-ups of the orders, by broker and symbol. (By account a roll-up has as many rows as there are trades.) They count what is true
+-- from the first version of a trade on: how its order was answered. Sums are decimals, which add up to the same in any order,
+-- and the states of the quantiles hold every value (4 bytes an order), so nothing is estimated.
+CREATE TABLE IF NOT EXISTS trade_system.orders_1m (
+    ts DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
+    broker_id LowCardinality(String),
+    symbol LowCardinality(String),
+    requests SimpleAggregateFunction(sum, UInt64),
+    fills SimpleAggregateFunction(sum, UInt64),
+    rejects SimpleAggregateFunction(sum, UInt64),
+    failed SimpleAggregateFunction(sum, UInt64),
+    executed SimpleAggregateFunction(sum, UInt64),
+    fill_slippage SimpleAggregateFunction(sum, Decimal(38, 8)),
+    executed_slippage SimpleAggregateFunction(sum, Decimal(38, 8)),
+    latency AggregateFunction(quantilesExactInclusive(0.5, 0.95, 0.99), UInt32)
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(ts)
+ORDER BY (broker_id, symbol, ts)
+TTL toDateTime(ts) + INTERVAL 2 YEAR
+SETTINGS non_replicated_deduplication_window = 1000;
+
+CREATE TABLE IF NOT EXISTS trade_system.orders_1h (
+    ts DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
+    broker_id LowCardinality(String),
+    symbol LowCardinality(String),
+    requests SimpleAggregateFunction(sum, UInt64),
+    fills SimpleAggregateFunction(sum, UInt64),
+    rejects SimpleAggregateFunction(sum, UInt64),
+    failed SimpleAggregateFunction(sum, UInt64),
+    executed SimpleAggregateFunction(sum, UInt64),
+    fill_slippage SimpleAggregateFunction(sum, Decimal(38, 8)),
+    executed_slippage SimpleAggregateFunction(sum, Decimal(38, 8)),
+    latency AggregateFunction(quantilesExactInclusive(0.5, 0.95, 0.99), UInt32)
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(ts)
+ORDER BY (broker_id, symbol, ts)
+TTL toDateTime(ts) + INTERVAL 5 YEAR
+SETTINGS non_replicated_deduplication_window = 1000;
+
+-- The same columns from the trades themselves, in their newest version: what a roll-up is compared with, and what its gaps are read from.
+CREATE VIEW IF NOT EXISTS trade_system.orders AS
+SELECT
+    executed_at AS ts,
+    account_id,
+    broker_id,
+    symbol,
+    toUInt64(1) AS requests,
+    toUInt64(retcode IN (10009, 10010)) AS fills,
+    toUInt64(retcode NOT IN (0, 10008, 10009, 10010, 10025)) AS rejects,
+    toUInt64(state = 'failed') AS failed,
+    toUInt64(state != 'failed') AS executed,
+    if(retcode IN (10009, 10010), if(point = 0, 0, toDecimal128((execution_price - requested_price) / point, 8) * toInt8(direction)), 0) AS fill_slippage,
+    if(state != 'failed', if(point = 0, 0, toDecimal128((execution_price - requested_price) / point, 8) * toInt8(direction)), 0) AS executed_slippage,
+    arrayReduce('quantilesExactInclusiveState(0.5, 0.95, 0.99)', if(state != 'failed', [execution_latency_ms], [])) AS latency
+FROM trade_system.trades FINAL;
+
+-- A view sees rows that are inserted and no others. Hours for which that is not enough are read from the raw tables: hours from before
+-- the roll-up was made, hours of corrected trades (version 3 and later), and hours that were marked by hand (docs/operate.md, "Roll-ups").
+CREATE TABLE IF NOT EXISTS trade_system.rollup_gaps (
+    source LowCardinality(String),
+    hour DateTime('UTC'),
+    reason LowCardinality(String),
+    marked_at DateTime('UTC') DEFAULT now('UTC')
+)
+ENGINE = ReplacingMergeTree(marked_at)
+ORDER BY (source, hour);
+
+-- The hours that are there before the views are. The first hour of 1970 says that this was done.
+INSERT INTO trade_system.rollup_gaps (source, hour, reason)
+SELECT 'account_snapshots', hour, 'before the roll-up'
+FROM (
+    SELECT toDateTime(0, 'UTC') AS hour
+    UNION DISTINCT SELECT toStartOfHour(toDateTime(ts, 'UTC')) FROM trade_system.account_snapshots
+    UNION DISTINCT SELECT toStartOfHour(now('UTC')) + INTERVAL number HOUR FROM numbers(2) WHERE (SELECT count() FROM trade_system.account_snapshots) > 0
+)
+WHERE (SELECT count() FROM trade_system.rollup_gaps WHERE source = 'account_snapshots') = 0;
+
+INSERT INTO trade_system.rollup_gaps (source, hour, reason)
+SELECT 'trades', hour, 'before the roll-up'
+FROM (
+    SELECT toDateTime(0, 'UTC') AS hour
+    UNION DISTINCT SELECT toStartOfHour(toDateTime(executed_at, 'UTC')) FROM trade_system.trades
+    UNION DISTINCT SELECT toStartOfHour(now('UTC')) + INTERVAL number HOUR FROM numbers(2) WHERE (SELECT count() FROM trade_system.trades) > 0
+)
+WHERE (SELECT count() FROM trade_system.rollup_gaps WHERE source = 'trades') = 0;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS trade_system.account_snapshots_1m_of_samples TO trade_system.account_snapshots_1m AS
+SELECT * FROM trade_system.account_snapshots ORDER BY ts DESC LIMIT 1 BY account_id, broker_id, toStartOfMinute(ts);
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS trade_system.account_snapshots_1h_of_samples TO trade_system.account_snapshots_1h AS
+SELECT * FROM trade_system.account_snapshots ORDER BY ts DESC LIMIT 1 BY account_id, broker_id, toStartOfHour(ts);
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS trade_system.account_extremes_1h_of_samples TO trade_system.account_extremes_1h AS
+SELECT
+    toStartOfHour(toDateTime(ts, 'UTC')) AS hour,
+    account_id,
+    broker_id,
+    min((balance, toUnixTimestamp64Milli(ts))) AS balance_low,
+    max((balance, -toUnixTimestamp64Milli(ts))) AS balance_high,
+    min((equity, toUnixTimestamp64Milli(ts))) AS equity_low,
+    max((equity, -toUnixTimestamp64Milli(ts))) AS equity_high,
+    min((margin, toUnixTimestamp64Milli(ts))) AS margin_low,
+    max((margin, -toUnixTimestamp64Milli(ts))) AS margin_high,
+    min((free_margin, toUnixTimestamp64Milli(ts))) AS free_margin_low,
+    max((free_margin, -toUnixTimestamp64Milli(ts))) AS free_margin_high,
+    min((floating_pnl, toUnixTimestamp64Milli(ts))) AS floating_pnl_low,
+    max((floating_pnl, -toUnixTimestamp64Milli(ts))) AS floating_pnl_high,
+    min((open_positions, toUnixTimestamp64Milli(ts))) AS open_positions_low,
+    max((open_positions, -toUnixTimestamp64Milli(ts))) AS open_positions_high,
+    min((pending_orders, toUnixTimestamp64Milli(ts))) AS pending_orders_low,
+    max((pending_orders, -toUnixTimestamp64Milli(ts))) AS pending_orders_high
+FROM trade_system.account_snapshots
+GROUP BY hour, account_id, broker_id;
+
+-- Only the first version of a trade is counted, or each would be counted again when it closes.
+CREATE MATERIALIZED VIEW IF NOT EXISTS trade_system.orders_1m_of_trades TO trade_system.orders_1m AS
+SELECT
+    toDateTime64(toStartOfMinute(toDateTime(executed_at, 'UTC')), 3, 'UTC') AS ts,
+    broker_id,
+    symbol,
+    count() AS requests,
+    countIf(retcode IN (10009, 10010)) AS fills,
+    countIf(retcode NOT IN (0, 10008, 10009, 10010, 10025)) AS rejects,
+    countIf(state = 'failed') AS failed,
+    countIf(state != 'failed') AS executed,
+    sumIf(if(point = 0, 0, toDecimal128((execution_price - requested_price) / point, 8) * toInt8(direction)),
+          retcode IN (10009, 10010)) AS fill_slippage,
+    sumIf(if(point = 0, 0, toDecimal128((execution_price - requested_price) / point, 8) * toInt8(direction)),
+          state != 'failed') AS executed_slippage,
+    quantilesExactInclusiveStateIf(0.5, 0.95, 0.99)(execution_latency_ms, state != 'failed') AS latency
+FROM trade_system.trades
+WHERE version = 1
+GROUP BY ts, broker_id, symbol;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS trade_system.orders_1h_of_trades TO trade_system.orders_1h AS
+SELECT
+    toDateTime64(toStartOfHour(toDateTime(executed_at, 'UTC')), 3, 'UTC') AS ts,
+    broker_id,
+    symbol,
+    count() AS requests,
+    countIf(retcode IN (10009, 10010)) AS fills,
+    countIf(retcode NOT IN (0, 10008, 10009, 10010, 10025)) AS rejects,
+    countIf(state = 'failed') AS failed,
+    countIf(state != 'failed') AS executed,
+    sumIf(if(point = 0, 0, toDecimal128((execution_price - requested_price) / point, 8) * toInt8(direction)),
+          retcode IN (10009, 10010)) AS fill_slippage,
+    sumIf(if(point = 0, 0, toDecimal128((execution_price - requested_price) / point, 8) * toInt8(direction)),
+          state != 'failed') AS executed_slippage,
+    quantilesExactInclusiveStateIf(0.5, 0.95, 0.99)(execution_latency_ms, state != 'failed') AS latency
+FROM trade_system.trades
+WHERE version = 1
+GROUP BY ts, broker_id, symbol;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS trade_system.rollup_gaps_of_trades TO trade_system.rollup_gaps AS
+SELECT 'trades' AS source, toStartOfHour(toDateTime(executed_at, 'UTC')) AS hour, 'a correction' AS reason, now('UTC') AS marked_at
+FROM trade_system.trades
+WHERE version > 2
+GROUP BY hour;
 
 CREATE TABLE IF NOT EXISTS trade_system.instance_performance (
     ts DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD(1)),

@@ -22,6 +22,9 @@ from tests.servers.clickhouse_users import PROVISIONED, clickhouse_as, configure
 
 TABLES = {
     *("trades", "account_snapshots", "execution_1m", "execution_1m_of_trades", "instance_performance", "host_performance"),
+    *("account_snapshots_1m", "account_snapshots_1h", "account_extremes_1h", "orders", "orders_1m", "orders_1h", "rollup_gaps"),
+    *("account_snapshots_1m_of_samples", "account_snapshots_1h_of_samples", "account_extremes_1h_of_samples"),
+    *("orders_1m_of_trades", "orders_1h_of_trades", "rollup_gaps_of_trades"),
     *("system_event_log", "trade_failure_log", "commission_log", "broker_performance", "account_performance", "alert_log"),
 }
 

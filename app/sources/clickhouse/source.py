@@ -17,13 +17,13 @@ import numpy as np
 from pydantic import Field
 
 from app import clock, filters
-from app.errors import SourceForeign, SourceUnavailable
+from app.errors import SourceForeign, SourceRejected, SourceUnavailable
 from app.model import Frame, Statement
 from app.sources.base import translate
 from app.sources.clickhouse.embedded import EmbeddedLink
 from app.sources.clickhouse.link import ERRORS, ClickHouseAddress, Columns, HttpLink, Link
 from app.sources.sql.dialect import CLICKHOUSE, FLOAT, SeriesDialect, code_only
-from app.sources.sql.read import SqlRead
+from app.sources.sql.rollups import FoundTables, RolledUpRead, send_statement, wanted_tables
 from app.sources.sql.rows import (
     count_rows,
     expect_columns,
@@ -87,6 +87,8 @@ _DIALECT = SeriesDialect(
     thinned_times=f"arrayConcat({', '.join(_TIMES)})",
     thinned_values=f"arrayConcat({', '.join(_VALUES)})",
     stretch="intDiv(time, {width})",
+    instant="fromUnixTimestamp64Milli({ms})",
+    hour="toStartOfHour({column})",
 )
 #: The one column and row of an answer of points.
 _SERIES = "series"
@@ -103,7 +105,7 @@ class ClickHouseConfig(ClickHouseAddress):
         return ClickHouseSource(name, self)
 
 
-class ClickHouseRead(SqlRead):
+class ClickHouseRead(RolledUpRead):
     """A SELECT that yields `time` (epoch ms, integer), the label columns, and `value`; events: text columns and no `value`.
 
     The template may use `{from_ms:Int64}`, `{to_ms:Int64}`, `{step_ms:Int64}` and `{now_ms:Int64}` (0 when the open bucket is not
@@ -112,7 +114,7 @@ class ClickHouseRead(SqlRead):
 
     spared_by_coarser: ClassVar[bool] = True
     dialect: ClassVar[SeriesDialect] = _DIALECT
-    placeholders: ClassVar[tuple[str, ...]] = ("from_ms", "to_ms", "step_ms", "now_ms", "by", "where")
+    placeholders: ClassVar[tuple[str, ...]] = ("from_ms", "to_ms", "step_ms", "now_ms", "by", "where", "table")
 
     @property
     def sliceable(self) -> bool:
@@ -136,6 +138,7 @@ class ClickHouseSource:
         self.skew_s: float | None = None
         self.warning: str | None = None
         self._kills: set[asyncio.Task[None]] = set()
+        self._found = FoundTables()
 
     async def open(self) -> None:
         """Nothing: the first fetch connects, so that a server that is down is no error here."""
@@ -152,6 +155,7 @@ class ClickHouseSource:
 
     async def fetch(self, statement: Statement) -> Frame:
         """Ask. Raises SourceError. A cancelled fetch stops its query at the server and waits for that 0.2 s at most."""
+        statement = send_statement(statement, await self._tables_of(statement))
         params = _driver_params(statement)
         if not yields_points(statement.text, CLICKHOUSE):
             return self._event_frame(await self._query_whole(_select_columns(statement.text, self._max_rows), params))
@@ -176,7 +180,8 @@ class ClickHouseSource:
         return frame_of_events(columns["time"], columns)
 
     async def explain(self, statement: Statement) -> None:
-        """Let the server plan the statement and say what it yields. Raises SourceError."""
+        """Let the server plan the statement, on its roll-ups if it has some, and say what it yields. Raises SourceError."""
+        statement = send_statement(statement, wanted_tables(statement))
         params = _driver_params(statement)
         text = _select_points(statement, self._max_rows) if yields_points(statement.text, CLICKHOUSE) else statement.text
         await self._query(f"EXPLAIN {text}", params)
@@ -195,6 +200,14 @@ class ClickHouseSource:
             raise SourceUnavailable(self.name, "the answer was cut short: the query was killed")
         return {name: cells[0] for name, cells in columns.items()}
 
+    async def _tables_of(self, statement: Statement) -> frozenset[str]:
+        """Which tables of its roll-ups are there. A schema of an earlier version has none, and the raw table is read then."""
+        wanted = wanted_tables(statement)
+        for table in self._found.unknown(wanted):
+            found = await self._query(f"EXISTS TABLE {table}", {})
+            self._found.note(table, there=bool(next(iter(found.values()))[0]))
+        return self._found.among(wanted)
+
     async def ping(self) -> str:
         """The server's version. Raises SourceError."""
         before_ms = clock.wall_ms()
@@ -207,6 +220,9 @@ class ClickHouseSource:
         try:
             with translate(self.name, ERRORS):
                 return await self._link.query(query_id, text, params)
+        except SourceRejected:
+            self._found.forget()
+            raise
         except asyncio.CancelledError:
             await self._stop_query(query_id)
             raise

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -63,6 +63,15 @@ def covers_to_ms(name: str) -> int | None:
     return round(stated.timestamp() * 1000)
 
 
+def find_computed(connection: duckdb.DuckDBPyConnection) -> str | None:
+    """What in the open database could run code; None where it is data and nothing else. Raises duckdb.Error."""
+    for kind, sql in _COMPUTED:
+        found = connection.execute(sql).fetchone()
+        if found is not None:
+            return f"{kind} {str(found[0])[:60]!r}"
+    return None
+
+
 def rows_of(file: Path) -> dict[str, int]:
     """How many rows each table of a snapshot has; every block is read. Raises OSError when it is damaged or does not open."""
     try:
@@ -85,8 +94,31 @@ class Snapshot:
     connection: duckdb.DuckDBPyConnection
     #: the remark on rows that are missing from it (`Demands.newest`); it stays true while the snapshot is in use
     lag: str | None = None
+    #: the names of its tables
+    tables: frozenset[str] = frozenset()
+    #: roll-ups that were looked at -> whether they reach as far as their raw table
+    reaching: dict[str, bool] = field(default_factory=dict)
     users: int = 0
     retired: bool = False
+
+    def reaches(self, rollup: str, raw: str, time: str) -> bool:
+        """Whether a roll-up is there and has rows as new as the raw table's. A writer may have stopped to keep it."""
+        found = self.reaching.get(rollup)
+        if found is None:
+            found = self.reaching[rollup] = rollup in self.tables and raw in self.tables and self._has_newest(rollup, raw, time)
+        return found
+
+    def _has_newest(self, rollup: str, raw: str, time: str) -> bool:
+        # The engine skips all older blocks of the raw table.
+        newer = f'SELECT count(*) FROM "{raw}" WHERE "{time}" > (SELECT max("{time}") FROM "{rollup}")'  # noqa: S608  names of the catalogue
+        empty = f'SELECT max("{time}") IS NULL FROM "{rollup}"'  # noqa: S608  as above
+        with suppress(duckdb.Error):
+            cursor = self.connection.cursor()
+            try:
+                return cursor.execute(empty).fetchone() == (False,) and cursor.execute(newer).fetchone() == (0,)
+            finally:
+                cursor.close()
+        return False
 
     def release(self) -> None:
         """One call has ended."""
@@ -243,7 +275,8 @@ class Snapshots:
             connection = self._connect(file)
             try:
                 self._check_content(connection)
-                return Snapshot(name, covers, connection, self._lag_remark(name, covers, connection)), None
+                lag = self._lag_remark(name, covers, connection)
+                return Snapshot(name, covers, connection, lag, _tables_of(connection)), None
             except BaseException:
                 connection.close()
                 raise
@@ -255,10 +288,9 @@ class Snapshots:
             return None, f"snapshot {name} cannot be opened: {reason}"
 
     def _check_content(self, connection: duckdb.DuckDBPyConnection) -> None:
-        for kind, sql in () if self._demands.computed else _COMPUTED:
-            found = connection.execute(sql).fetchone()
-            if found is not None:
-                raise _Refused(f"it holds the {kind} {str(found[0])[:60]!r}; allowed are tables (see the setting computed)")
+        found = None if self._demands.computed else find_computed(connection)
+        if found is not None:
+            raise _Refused(f"it holds the {found}; allowed are tables (see the setting computed)")
 
     def _lag_remark(self, name: str, covers_ms: int, connection: duckdb.DuckDBPyConnection) -> str | None:
         """The remark on rows that end long before the instant in the name."""
@@ -271,6 +303,10 @@ class Snapshots:
             return None
         ends = "it has no rows" if newest_ms is None else f"its newest row is of {instant_text(newest_ms)}"
         return f"snapshot {name} is said to be complete to {instant_text(covers_ms)}, and {ends} ({self._demands.newest})"
+
+
+def _tables_of(connection: duckdb.DuckDBPyConnection) -> frozenset[str]:
+    return frozenset(str(row[0]) for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall())
 
 
 def _first_bytes(file: Path) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from app.sources.base import Ask, ErrorTable, SourceConfig, translate
 from app.sources.duckdb.engine import CursorCall, open_hardened
 from app.sources.duckdb.snapshots import Demands, Snapshot, SnapshotHealth, Snapshots
 from app.sources.sql.dialect import DUCKDB, FLOAT, SeriesDialect, code_only
-from app.sources.sql.read import SqlRead, sampled_statement
+from app.sources.sql.rollups import RolledUpRead, send_statement, wanted_tables
 from app.sources.sql.rows import (
     TIMES,
     VALUES,
@@ -81,8 +81,14 @@ _DIALECT = SeriesDialect(
     thinned_times=f"list_concat({', '.join(_TIMES)})",
     thinned_values=f"list_concat({', '.join(_VALUES)})",
     stretch="time // {width}",
+    instant="make_timestamp_ms({ms})",
+    hour="date_trunc('hour', {column})",
 )
+#: a statement's text and its parameters
+_Call = tuple[str, dict[str, Any]]
 _SPAN = ("from_ms", "to_ms", "step_ms", "now_ms")
+#: an instant with many days before it
+_DAYS_MS = 10**12
 _NO_RANGE = TimeRange(0, 1000, 1000)
 
 _ERRORS: ErrorTable = {
@@ -127,7 +133,7 @@ class DuckDBConfig(SourceConfig):
         return DuckDBSource(name, self)
 
 
-class DuckDBRead(SqlRead):
+class DuckDBRead(RolledUpRead):
     """A SELECT that yields `time` (epoch ms, integer), the label columns, and `value`; events: text columns in place of `value`.
 
     The template may use `$from_ms`, `$to_ms`, `$step_ms` and `$now_ms` (0 when the open bucket is not asked for).
@@ -156,6 +162,8 @@ class DuckDBRead(SqlRead):
                 return
             # This is what is sent: a text that is a SELECT by itself may be none inside another SELECT.
             duckdb.extract_statements(_select_all(asked, 1))
+            for more in self.more_statements("check", _DAYS_MS):
+                duckdb.extract_statements(_select_all(send_statement(more, wanted_tables(more)), 1))
         except duckdb.Error as problem:
             yield "sql", f"not SQL: {str(problem).splitlines()[0]}"
             return
@@ -212,17 +220,15 @@ class DuckDBSource:
     async def fetch(self, statement: Statement) -> Frame:
         """Query the newest snapshot. Raises SourceError. A cancelled fetch interrupts its query (0.25 s at most)."""
         with translate(self.name, _ERRORS):
-            statement = sampled_statement(statement)
-            text = _select_all(statement, self._config.max_rows)
-            columns, lease = await self._query(text, dict(statement.params))
+            columns, lease = await self._query(lambda snapshot: self._call_of(_on_rollups(statement, snapshot)))
         return self._frame_of(columns, statement, lease)
 
     async def explain(self, statement: Statement) -> None:
         """Let the engine plan the statement on the newest snapshot and say what it yields. Raises SourceError."""
-        params = dict(statement.params)
         with translate(self.name, _ERRORS):
-            await self._query(f"EXPLAIN {_select_all(statement, self._config.max_rows)}", params)
-            described, _ = await self._query(f"DESCRIBE {statement.text}", params)
+            for asked in (lambda _: send_statement(statement), lambda snapshot: _on_rollups(statement, snapshot)):
+                await self._query(lambda snapshot, asked=asked: self._call_of(asked(snapshot), "EXPLAIN "))  # type: ignore[misc]
+            described, _ = await self._query(lambda _: (f"DESCRIBE {statement.text}", dict(statement.params)))
         found = dict(zip(described["column_name"], described["column_type"], strict=True)).get("time", "not there")
         if "INT" not in found:
             raise no_integer_time(self.name, f"{found}, no integer", _DIALECT.time_advice)
@@ -230,7 +236,7 @@ class DuckDBSource:
     async def ping(self) -> str:
         """The engine's version and the snapshot in use. Raises SourceError."""
         with translate(self.name, _ERRORS):
-            columns, lease = await self._query("SELECT version() AS version", {})
+            columns, lease = await self._query(lambda _: ("SELECT version() AS version", {}))
         return f"DuckDB {columns['version'][0]}, {lease.snapshot.name}"
 
     def age_s(self) -> float | None:
@@ -242,15 +248,19 @@ class DuckDBSource:
         config = self._config
         return open_hardened(file, config.memory_limit, config.threads, config.max_execution_time_s)
 
-    async def _query(self, text: str, params: dict[str, Any]) -> tuple[dict[str, Any], _Lease]:
+    def _call_of(self, statement: Statement, before: str = "") -> _Call:
+        return before + _select_all(statement, self._config.max_rows), dict(statement.params)
+
+    async def _query(self, call_on: Callable[[Snapshot], _Call]) -> tuple[dict[str, Any], _Lease]:
+        """Run what is to be called on the newest snapshot, which decides about it."""
         loop = asyncio.get_running_loop()
-        leasing = loop.run_in_executor(self._opener, self._lease_cursor)
+        leasing = loop.run_in_executor(self._opener, self._lease_cursor, call_on)
         try:
             lease = await asyncio.shield(leasing)
         except asyncio.CancelledError:
             leasing.add_done_callback(self._release_late)
             raise
-        call = CursorCall(lease.cursor, text, params)
+        call = CursorCall(lease.cursor, *lease.call)
         running = self._workers.submit(call.run)
         # The lease ends with the thread, which may be after its caller has left.
         running.add_done_callback(lambda _: self._opener.submit(lease.snapshot.release))
@@ -261,9 +271,9 @@ class DuckDBSource:
             await call.stop(waiting)
             raise
 
-    def _lease_cursor(self) -> _Lease:
+    def _lease_cursor(self, call_on: Callable[[Snapshot], _Call]) -> _Lease:
         snapshot = self._snapshots.lease()
-        return _Lease(snapshot, self._snapshots.health, snapshot.connection.cursor())
+        return _Lease(snapshot, self._snapshots.health, snapshot.connection.cursor(), call_on(snapshot))
 
     def _release_late(self, leasing: asyncio.Future[_Lease]) -> None:
         """Release the lease of a caller who left before it was made."""
@@ -312,11 +322,21 @@ class DuckDBSource:
 
 @dataclass(frozen=True, slots=True)
 class _Lease:
-    """A snapshot for one call, its health at that time, and a cursor on it."""
+    """A snapshot for one call, its health at that time, a cursor on it, and what to run."""
 
     snapshot: Snapshot
     health: SnapshotHealth
     cursor: duckdb.DuckDBPyConnection
+    call: _Call
+
+
+def _on_rollups(statement: Statement, snapshot: Snapshot) -> Statement:
+    """The statement on the roll-ups that the snapshot has; the raw table where it has none, or where they lag behind it."""
+    read = statement.read
+    if not isinstance(read, DuckDBRead) or not read.rollups or read.table is None:
+        return send_statement(statement)
+    raw, time = read.table, read.columns[0]
+    return send_statement(statement, {table for table in wanted_tables(statement) if snapshot.reaches(table, raw, time)})
 
 
 def _select_all(statement: Statement, max_rows: int) -> str:

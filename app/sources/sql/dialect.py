@@ -102,3 +102,6 @@ class SeriesDialect(Dialect):
     thinned_values: str
     #: the number of the stretch; `{width}` is filled in
     stretch: str
+    #: an instant (`{ms}`: epoch ms) as the type of a time column, and the hour of such a column
+    instant: str
+    hour: str

@@ -11,7 +11,14 @@ from app.documents.schema import Name, Strict
 from app.model import CacheTimes, Parts, Statement, TimeRange
 from app.sources.base import Ask, Read
 from app.sources.sql.dialect import Dialect, code_only
-from app.sources.sql.template import fill_template, label_name_problems, template_problems, trim_statement, yields_weight
+from app.sources.sql.template import (
+    fill_template,
+    has_table,
+    label_name_problems,
+    template_problems,
+    trim_statement,
+    yields_weight,
+)
 
 _PLACEHOLDER = re.compile(r"[{}]")
 #: the one bucket of a question that has no window
@@ -38,6 +45,8 @@ class SqlRead(Read):
 
     `begins` is a SELECT of one number: the epoch ms of the table's oldest row, whatever that row tells of; NULL if there is none.
     From then on a bucket without rows is one in which nothing happened (`zeros` of the metric).
+
+    `table` is the table that `{table}` stands for.
     """
 
     cuts_buckets: ClassVar[bool] = True
@@ -45,9 +54,10 @@ class SqlRead(Read):
     is_template: ClassVar[bool] = True
     dialect: ClassVar[Dialect]
     #: what may stand in braces in a template
-    placeholders: ClassVar[tuple[str, ...]] = ("by", "where")
+    placeholders: ClassVar[tuple[str, ...]] = ("by", "where", "table")
 
     sql: str
+    table: str | None = None
     parts: Literal["sum", "min", "max", "mean", "none"] | None = None
     begins: str | None = None
     samples: Samples | None = None
@@ -57,8 +67,8 @@ class SqlRead(Read):
         return self._filled_statement(self.sql, ask)
 
     def _filled_statement(self, sql: str, ask: Ask) -> Statement:
-        dialect = self.dialect
-        text, bound = fill_template(trim_statement(sql, dialect.quoting), ask.by, ask.where, self.label_column, dialect)
+        dialect, table = self.dialect, self.table or ""
+        text, bound = fill_template(trim_statement(sql, dialect.quoting), ask.by, ask.where, self.label_column, dialect, table)
         bound |= window_parameters(ask)
         # Only what the text names. DuckDB refuses other parameters. With parameters but no placeholder, ClickHouse's driver
         # takes each % of the text for its own.
@@ -71,9 +81,13 @@ class SqlRead(Read):
         """See Read."""
         return self.samples.each if self.samples is not None else ()
 
+    def takes_samples(self, statement: Statement) -> bool:
+        """Whether the samples themselves are thinned."""
+        return statement.thin_ms > 0 and self.samples is not None and set(self.samples.each) <= set(statement.labels)
+
     def sampled_statement(self, statement: Statement) -> Statement:
         """The statement on the samples themselves, where they can be thinned; the same one elsewhere."""
-        if not statement.thin_ms or self.samples is None or not set(self.samples.each) <= set(statement.labels):
+        if self.samples is None or not self.takes_samples(statement):
             return statement
         ask = Ask(statement.metric, statement.range, statement.labels, statement.where, statement.now_ms)
         found = self._filled_statement(self.samples.sql, ask)
@@ -99,6 +113,8 @@ class SqlRead(Read):
         """Unknown placeholders, label columns that are none, a mean without its weight or a weight without a mean."""
         yield from template_problems(self.sql, self.labels, self.placeholders, self.dialect.quoting)
         yield from label_name_problems(self.sql, self.labels, self.dialect)
+        if has_table(self.sql, self.dialect.quoting) and self.table is None:
+            yield "table", "is missing: which table does {table} stand for?"
         if self.samples is not None:
             yield from self._samples_problems(self.samples)
         if self.begins is not None and _PLACEHOLDER.search(code_only(self.begins, self.dialect.quoting)):

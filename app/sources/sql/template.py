@@ -3,8 +3,8 @@
     SELECT <bucket> AS time, {by}, avg(x) AS value FROM t WHERE ts >= <from> AND ts < <to> {where} GROUP BY ALL ORDER BY time
 
 `{by}` becomes `column AS label, ...` (with no label kept it disappears together with the comma after it), `{where}` becomes
-`AND ...` for each filter. The rest of the text stays as it is. Placeholders in comments and strings are no
-placeholders (`dialect.code_only`).
+`AND ...` for each filter, `{table}` the table of the read (see `rollups`). The rest of the text stays as it is. Placeholders in
+comments and strings are no placeholders (`dialect.code_only`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from app.sources.sql.dialect import Dialect, Quoting, code_only, find_unclosed
 
 _BY = re.compile(r"\{by\}\s*,?")
 _WHERE = re.compile(r"\{where\}")
-_FILLED = re.compile(f"{_BY.pattern}|{_WHERE.pattern}")
+_TABLE_HOLDER = re.compile(r"\{table\}")
+_FILLED = re.compile(f"{_BY.pattern}|{_WHERE.pattern}|{_TABLE_HOLDER.pattern}")
 _SORTED = re.compile(r"\bORDER\s+BY\s+time\s*$", re.IGNORECASE)
 _VALUE = re.compile(r"\bAS\s+value\b", re.IGNORECASE)
 _WEIGHT = re.compile(r"\bAS\s+weight\b", re.IGNORECASE)
@@ -60,8 +61,18 @@ def yields_weight(text: str, quoting: Quoting) -> bool:
     return _WEIGHT.search(code_only(text, quoting)) is not None
 
 
+def has_table(text: str, quoting: Quoting) -> bool:
+    """Whether a template has `{table}` in place of the name of its table."""
+    return _TABLE_HOLDER.search(code_only(text, quoting)) is not None
+
+
 def fill_template(
-    template: str, by: Sequence[str], where: Sequence[Matcher], column: Callable[[str], str], dialect: Dialect
+    template: str,
+    by: Sequence[str],
+    where: Sequence[Matcher],
+    column: Callable[[str], str],
+    dialect: Dialect,
+    table: str = "",
 ) -> tuple[str, dict[str, Any]]:
     """The statement's text and the parameters that the filters bind (`w0`, `w1`, ...)."""
     conditions, params = [], dict[str, Any]()
@@ -75,6 +86,8 @@ def fill_template(
     def fill_placeholder(found: re.Match[str]) -> str:
         if code[found.start()] != "{":
             return found[0]
+        if _TABLE_HOLDER.match(found[0]):
+            return table
         return " ".join(conditions) if _WHERE.match(found[0]) else f"{kept}, " if kept else ""
 
     return _FILLED.sub(fill_placeholder, template), params
