@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from app.model import Flags, Indices, Statement, TimeRange, Times, Values
-from app.sources.redis.aggregation import divide_columns
+from app.sources.redis.aggregation import divide_columns, is_ordered, start_rows
 from app.sources.redis.parse import samples
 
 OverTime = Literal["last", "rate", "increase", "max", "avg"]
@@ -38,55 +38,71 @@ class Sampled:
     row: Indices
     time: Times
     known: dict[str, Values]
-    #: per field, how many members could not be read as a sample
-    bad: dict[str, int]
 
 
-def sample_buckets(
-    members: Mapping[str, Sequence[Sequence[bytes]]], present: Mapping[str, Values], asked: Statement, over_time: OverTime
-) -> Sampled:
-    """The samples (per field a list of members per hash) in the range's buckets; the present value is the newest one of the open
-    bucket."""
-    buckets, bad = dict[str, SampleSeries](), dict[str, int]()
-    for field, lists in members.items():
-        series, bad[field] = _series_of(lists)
-        if asked.now_ms:
-            series = _with_present(series, present[field], asked.now_ms)
-        buckets[field] = _one_per_bucket(series, asked.range, over_time)
-    return Sampled(*_side_by_side(buckets, asked.range), bad)
-
-
-def _series_of(lists: Sequence[Sequence[bytes]]) -> tuple[SampleSeries, int]:
+def read_samples(rows: Sequence[int], lists: Sequence[Sequence[bytes]]) -> tuple[SampleSeries, int]:
+    """The members of samples of each row, a list a row, and how many of them are no sample."""
     time, value, bad = samples([member for members in lists for member in members])
     counts = [len(members) for members in lists]
     if bad:  # rare: count the samples of each list by itself
         counts = [len(samples(members)[0]) for members in lists]
-    return SampleSeries(np.repeat(np.arange(len(lists)), counts), time, value), bad
+    return SampleSeries(np.repeat(np.array(rows, dtype=np.intp), counts), time, value), bad
+
+
+def join_samples(pieces: Sequence[SampleSeries]) -> SampleSeries:
+    """Pieces in the order of their rows as one."""
+    columns = zip(*((piece.row, piece.time, piece.value) for piece in (_NO_SAMPLES, *pieces)), strict=True)
+    return SampleSeries(*(np.concatenate(column) for column in columns))
+
+
+_NO_SAMPLES = SampleSeries(np.empty(0, np.intp), np.empty(0, np.int64), np.empty(0))
+
+
+def sample_buckets(
+    series: Mapping[str, SampleSeries], present: Mapping[str, Values], asked: Statement, over_time: OverTime
+) -> Sampled:
+    """The samples of each field in the range's buckets; the present value is the newest one of the open bucket. Samples come in
+    the order of their rows."""
+    buckets = dict[str, SampleSeries]()
+    for field, found in series.items():
+        sampled = _with_present(found, present[field], asked.now_ms) if asked.now_ms else found
+        buckets[field] = _one_per_bucket(sampled, asked.range, over_time)
+    return _side_by_side(buckets, asked.range)
 
 
 def _with_present(series: SampleSeries, present: Values, now_ms: int) -> SampleSeries:
     """The samples with the hash's own value as the newest one; samples of a clock ahead of ours are moved back to now."""
     rows = np.flatnonzero(~np.isnan(present))
+    after = np.searchsorted(series.row, rows, side="right")
     return SampleSeries(
-        np.concatenate((series.row, rows)),
-        np.concatenate((np.minimum(series.time, now_ms), np.full(len(rows), now_ms))),
-        np.concatenate((series.value, present[rows])),
+        np.insert(series.row, after, rows),
+        np.insert(np.minimum(series.time, now_ms), after, now_ms),
+        np.insert(series.value, after, present[rows]),
     )
 
 
 def _one_per_bucket(series: SampleSeries, whole: TimeRange, over_time: OverTime) -> SampleSeries:
     """One sample per row and bucket, the time being the bucket's start."""
-    known = np.flatnonzero(~np.isnan(series.value))
-    if not len(known):
-        return SampleSeries(known, np.empty(0, np.int64), np.empty(0))
-    order = known[np.lexsort((series.time[known], series.row[known]))]  # stable: the present value stays last
-    row, time, value = series.row[order], series.time[order], series.value[order]
-    bucket = whole.bucket(time)
-    first = np.flatnonzero(np.append(True, (bucket[1:] != bucket[:-1]) | (row[1:] != row[:-1])))
-    figure = _OVER_TIME[over_time](_Ordered(row, time, value, first))
-    row, bucket = row[first], bucket[first]
+    series = _in_order(series)
+    if not len(series.time):
+        return series
+    bucket = whole.bucket(series.time)
+    first = start_rows(series.row, bucket)
+    figure = _OVER_TIME[over_time](_Ordered(series.row, series.time, series.value, first))
+    row, bucket = series.row[first], bucket[first]
     keep: Flags = (bucket >= whole.bucket_ms(whole.from_ms)) & (bucket < whole.to_ms) & ~np.isnan(figure)
     return SampleSeries(row[keep], bucket[keep], figure[keep])
+
+
+def _in_order(series: SampleSeries) -> SampleSeries:
+    """The samples that are not null, in the order of row and time. A zset's samples come in that order."""
+    null = np.isnan(series.value)
+    if null.any():
+        series = SampleSeries(series.row[~null], series.time[~null], series.value[~null])
+    if is_ordered(series.row, series.time):
+        return series
+    order = np.lexsort((series.time, series.row))  # stable: the present value stays last
+    return SampleSeries(series.row[order], series.time[order], series.value[order])
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +163,15 @@ _OVER_TIME: Mapping[OverTime, Callable[[_Ordered], Values]] = {
 }
 
 
-def _side_by_side(buckets: Mapping[str, SampleSeries], whole: TimeRange) -> tuple[Indices, Times, dict[str, Values]]:
+def _side_by_side(buckets: Mapping[str, SampleSeries], whole: TimeRange) -> Sampled:
     """The fields side by side: a row for each hash and bucket in which any field has a value."""
+    fields = list(buckets.values())
+    if all(np.array_equal(one.row, fields[0].row) and np.array_equal(one.time, fields[0].time) for one in fields[1:]):
+        return Sampled(fields[0].row, fields[0].time, {field: series.value for field, series in buckets.items()})
     width, begins_ms = max(len(whole), 1), whole.bucket_ms(whole.from_ms)
     codes = {field: series.row * width + (series.time - begins_ms) // whole.step_ms for field, series in buckets.items()}
     cells = np.unique(np.concatenate(list(codes.values())))
     known = {field: np.full(len(cells), np.nan) for field in buckets}
     for field, series in buckets.items():
         known[field][np.searchsorted(cells, codes[field])] = series.value
-    return cells // width, begins_ms + cells % width * whole.step_ms, known
+    return Sampled(cells // width, begins_ms + cells % width * whole.step_ms, known)
