@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+import orjson
 from pydantic import Field
 
 from app.cooperative import run_apart
@@ -17,7 +18,7 @@ from app.model import Flags, Frame, Indices, Parts, Times, Values
 from app.sources.redis.aggregation import PARTS, Rows, aggregate_rows
 from app.sources.redis.columns import ValueColumns, join_pieces, pick_rows
 from app.sources.redis.connections import Command, Reply
-from app.sources.redis.parse import Cell, pairs, text, texts
+from app.sources.redis.parse import Cell, Texts, pairs, text
 from app.sources.redis.reads import Grouped, Grouping, ReadContext, Text, expect_reply
 from app.sources.redis.rounds import COMMAND_CELLS, Slices, ask_in_rounds, slice_evenly
 from app.sources.redis.values import ValueSpec
@@ -26,8 +27,6 @@ from app.sources.redis.values import ValueSpec
 _ROUND_ENTRIES = 2_000
 _NO_TIMES: Times = np.empty(0, np.int64)
 _NO_INDICES: Indices = np.empty(0, np.intp)
-
-Entry = Mapping[bytes, bytes]
 
 
 class Not(Strict):
@@ -123,6 +122,7 @@ class _EventTable:
         self._fields = sorted(read.read_fields.union(self._words.values()))
         self._grouping = Grouping(context.statement.labels, context.statement.where)
         self._columns = ValueColumns(read)
+        self._texts = Texts()
         self._time: list[Times] = []
         self._place: list[Indices] = []
         self._share: list[Values] = []
@@ -159,13 +159,12 @@ class _EventTable:
             yield cells * (part.stop - part.start)
 
     def _take_slice(self, found: Sequence[Reply]) -> None:
-        times = np.array([int(entry_id.partition(b"-")[0]) for entry_id, _ in found], dtype=np.int64)
+        times = _entry_times([entry_id for entry_id, _ in found])
         self._handled, self._oldest_ms = self._handled + len(found), int(times[-1])
-        entries = [pairs(flat) for _, flat in found]
-        cells: Mapping[str, Sequence[Cell]] = _field_columns(entries, self._fields)
-        counted = np.flatnonzero(self._read.is_counted(cells, len(entries)) & (times >= self._begins_ms))
+        cells = _field_columns([flat for _, flat in found], self._fields)
+        counted = np.flatnonzero(self._read.is_counted(cells, len(found)) & (times >= self._begins_ms))
         cells = pick_rows(cells, counted)
-        labels = {label: texts(cells[word]) for label, word in self._words.items()}
+        labels = {label: self._texts.column(cells[word]) for label, word in self._words.items()}
         keep, place = self._grouping.group(labels, len(counted))
         cells = pick_rows(cells, keep)
         self._time.append(times[counted][keep])
@@ -215,12 +214,37 @@ def _entry_before(entry_id: bytes) -> str:
     return f"{int(time_ms)}-{int(sequence) - 1}" if int(sequence) else f"{int(time_ms) - 1}-{2**64 - 1}"
 
 
-def _field_columns(entries: Sequence[Entry], fields: Sequence[str]) -> dict[str, Sequence[Cell]]:
+def _entry_times(entry_ids: Sequence[bytes]) -> Times:
+    """The epoch ms of ids `ms-sequence`."""
+    numbers = orjson.loads(b"[%b]" % b",".join(entry_ids).replace(b"-", b","))
+    return np.array(numbers[::2], dtype=np.int64)
+
+
+def _field_columns(entries: Sequence[Sequence[bytes]], fields: Sequence[str]) -> Mapping[str, Sequence[Cell]]:
+    """A column of cells for each field. Entries are flat lists of names and values. Raises ValueError for an odd one."""
+    if any(len(entry) % 2 for entry in entries):
+        raise ValueError("a name without a value")
+    places = {name: 2 * place for place, name in enumerate(entries[0][::2])} if entries else {}
+    by_name: list[dict[bytes, bytes]] = []
     columns = dict[str, Sequence[Cell]]()
     for field in fields:
         key = field.encode()
-        columns[field] = [entry.get(key) for entry in entries]
+        column = _column_at(entries, places.get(key, 0), key)
+        if column is None:
+            by_name = by_name or [pairs(entry) for entry in entries]
+            column = [entry.get(key) for entry in by_name]
+        columns[field] = column
     return columns
+
+
+def _column_at(entries: Sequence[Sequence[bytes]], place: int, key: bytes) -> list[Cell] | None:
+    """The values behind the name at this place of every entry; None where some entry has another name there."""
+    try:
+        if [entry[place] for entry in entries].count(key) == len(entries):
+            return [entry[place + 1] for entry in entries]
+    except IndexError:
+        pass
+    return None
 
 
 def _begins_ms(info: Reply) -> int:

@@ -42,10 +42,10 @@ class Sampled:
 
 def read_samples(rows: Sequence[int], lists: Sequence[Sequence[bytes]]) -> tuple[SampleSeries, int]:
     """The members of samples of each row, a list a row, and how many of them are no sample."""
-    time, value, bad = samples([member for members in lists for member in members])
+    time, value, bad = samples(lists)
     counts = [len(members) for members in lists]
     if bad:  # rare: count the samples of each list by itself
-        counts = [len(samples(members)[0]) for members in lists]
+        counts = [len(samples([members])[0]) for members in lists]
     return SampleSeries(np.repeat(np.array(rows, dtype=np.intp), counts), time, value), bad
 
 

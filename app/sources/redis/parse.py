@@ -80,27 +80,27 @@ def _parse_date(cell: bytes) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
 
 
-def samples(members: Sequence[bytes]) -> tuple[Times, Values, int]:
-    """Members `ms:value` as times and values (NaN for null), and how many are no sample and are left out."""
-    flat = _plain_numbers(members)
+def samples(lists: Sequence[Sequence[bytes]]) -> tuple[Times, Values, int]:
+    """Members `ms:value` of all lists as times and values (NaN for null), and how many are no sample and are left out."""
+    flat = _plain_numbers(b",-".join(map(b",-".join, filter(None, lists))))
     times = -flat[::2]
     # Out of step, or a time far from now: some member is not what it should be.
-    if len(flat) == 2 * len(members) and (times >= SECONDS_BELOW).all() and np.isfinite(flat).all():
+    if len(flat) == 2 * sum(map(len, lists)) and (times >= SECONDS_BELOW).all() and np.isfinite(flat).all():
         return times.astype(np.int64), flat[1::2], 0
-    return _samples_one_by_one(members)
+    return _samples_one_by_one([member for members in lists for member in members])
 
 
-def _plain_numbers(members: Sequence[bytes]) -> Values:
-    """All times, negated, and values of members that are written as JSON writes numbers; else nothing.
+def _plain_numbers(joined: bytes) -> Values:
+    """All times, negated, and values of members that are written as JSON writes numbers; else nothing. The members are joined by
+    `,-`: a time is told from a value by its sign.
 
-    orjson reads a number in a third of the time that `float` takes, and as exactly. With its sign a time is told from a value.
+    orjson reads a number in a third of the time that `float` takes, and as exactly.
     """
-    joined = b"-" + b",-".join(members)
-    # What orjson would take for something else than a number, and for two.
-    if any(sign in joined for sign in (b'"', b"t", b"f", b"n")) or joined.count(b",") >= len(members):
+    # A text, true and false are no numbers.
+    if b'"' in joined or b"u" in joined or b"a" in joined:
         return _NO_VALUES
     try:
-        flat = orjson.loads(b"[" + joined.replace(b":", b".0,") + b"]")
+        flat = orjson.loads(b"[-%b]" % joined.replace(b":", b".0,"))
         return np.fromiter(flat, np.float64, len(flat))
     except (ValueError, TypeError):
         return _NO_VALUES
@@ -127,10 +127,18 @@ def text(cell: Cell) -> str:
     return cell.decode("utf-8", "backslashreplace")
 
 
-def texts(cells: Sequence[Cell]) -> list[str]:
-    """A column of cells as labels' values. Each distinct cell is read once."""
-    read = {cell: text(cell) for cell in set(cells)}
-    return [read[cell] for cell in cells]
+class Texts:
+    """Columns of cells as labels' values. Each distinct cell is read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Cell, str] = {}
+
+    def column(self, cells: Sequence[Cell]) -> list[str]:
+        """One column."""
+        known = self._known
+        for cell in set(cells) - known.keys():
+            known[cell] = text(cell)
+        return [known[cell] for cell in cells]
 
 
 def pairs(flat: Sequence[Any]) -> dict[bytes, Any]:

@@ -20,7 +20,7 @@ from app.sources.redis.connections import Command, RedisConnections, Reply
 #: Values that the replies of one round may have: about a megabyte.
 ROUND_CELLS = 20_000
 #: Values after which other tasks have their turn: one or two milliseconds of work.
-SLICE_CELLS = 4_000
+SLICE_CELLS = 8_000
 #: What a command costs besides the values of its reply, in values.
 COMMAND_CELLS = 10
 

@@ -15,7 +15,7 @@ from app.sources.redis.as_of import Written
 from app.sources.redis.columns import ValueColumns, pick_rows
 from app.sources.redis.connections import Command, Reply
 from app.sources.redis.history import SampleSeries, join_samples, read_samples
-from app.sources.redis.parse import Cell, texts
+from app.sources.redis.parse import Cell, Texts, text
 from app.sources.redis.reads import ID, Grouped, Grouping, ReadContext, expect_reply, unparsed_remark
 from app.sources.redis.rounds import COMMAND_CELLS, SLICE_CELLS, Slices, slice_evenly
 
@@ -76,6 +76,7 @@ class HashTable:
         self._grouping = grouping
         self._columns = columns
         self._written = written
+        self._texts = Texts()
         self._keep: list[Indices] = []
         self._place: list[Indices] = []
         #: how many of the hashes exist
@@ -110,7 +111,7 @@ class HashTable:
     def _take_slice(self, first: int, replies: Sequence[Reply]) -> None:
         rows, cells = self._hashes.found(first, replies)
         self.found += len(rows)
-        labels = {label: texts(cells[word]) for label, word in self._words.items()}
+        labels = {label: self._texts.column(cells[word]) for label, word in self._words.items()}
         keep, place = self._grouping.group(labels, len(rows))
         self._keep.append(np.array(rows, dtype=np.intp)[keep])
         self._place.append(place)
@@ -125,7 +126,7 @@ async def accepted_ids(ids: Sequence[bytes], filters: Sequence[Matcher]) -> list
     """The indices of the ids that the filters accept, whatever their labels are called."""
     grouping, names, kept = Grouping((), filters), {matcher.label for matcher in filters}, list[int]()
     for part in slice_evenly(len(ids), COMMAND_CELLS):
-        words = texts(ids[part])
+        words = [text(ident) for ident in ids[part]]
         rows, _ = grouping.group(dict.fromkeys(names, words), len(words))
         kept += (rows + part.start).tolist()
         await asyncio.sleep(0)

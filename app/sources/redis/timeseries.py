@@ -13,7 +13,7 @@ from app.documents.schema import Name
 from app.model import NO_REMARKS, Frame, Indices
 from app.sources.redis.aggregation import Aggregate, Aggregation, Rows, aggregate_rows, join_rows
 from app.sources.redis.connections import Command, Reply
-from app.sources.redis.parse import numbers, texts
+from app.sources.redis.parse import numbers, text
 from app.sources.redis.reads import (
     ID,
     KeyRead,
@@ -62,7 +62,7 @@ class TimeSeriesRead(KeyRead):
         return await run_apart(lambda: aggregate_rows(ranges.rows(), where.label_sets, rule, remarks), ranges.count)
 
     def _label_columns(self, ids: Sequence[bytes], context: ReadContext) -> Mapping[str, Sequence[str]]:
-        names = texts(ids)
+        names = [text(ident) for ident in ids]
         return {
             label: names if self.word(label) == ID else [self.constants.get(label, "")] * len(names)
             for label in context.used_labels
