@@ -23,6 +23,8 @@ ROUND_CELLS = 20_000
 SLICE_CELLS = 8_000
 #: What a command costs besides the values of its reply, in values.
 COMMAND_CELLS = 10
+#: Turns of the event loop until a round has left: that of its task, and that of the pipeline that it joins.
+_TURNS_TO_LEAVE = 2
 
 #: Handles replies a slice at a time; yields how many values each slice had.
 Slices = Iterator[int]
@@ -68,6 +70,8 @@ async def ask_in_rounds(connections: RedisConnections, rounds: Rounds, missing: 
             return
         coming = asyncio.create_task(connections.ask(commands, missing))
         with _cancel_on_failure(coming):
+            for _ in range(_TURNS_TO_LEAVE):
+                await asyncio.sleep(0)
             await _run_slices(slices)
         replies = await coming
 
