@@ -92,6 +92,8 @@ def _fold_rows(time: Times, place: Indices, rows: Rows, rule: Aggregation) -> _T
         order = np.lexsort((time, place))
         time, place, above, below = time[order], place[order], above[order], below[order]
     first = start_rows(place, time)
+    if len(first) == len(time) and rule.aggregate in _OF_ONE and not rule.weighs:
+        return time, place, divide_columns(above, below)
     cells = _Cells(above, below, first, rule.seconds(time[first]), rule.quantile)
     value = _FOLDS[rule.aggregate](cells)
     if rule.weighs and rule.aggregate in _WEIGHTS:
@@ -227,6 +229,8 @@ _FOLDS: Mapping[Aggregate, Callable[[_Cells], Values]] = {
     "ratio": _ratio,
     "rate": _rate,
 }
+#: aggregates of one row that are its value
+_OF_ONE: frozenset[Aggregate] = frozenset(("sum", "avg", "min", "max", "quantile", "ratio"))
 #: the weight behind a mean
 _WEIGHTS: Mapping[Aggregate, Callable[[_Cells], Values]] = {"avg": _count, "ratio": _denominator}
 #: how the parts of a figure of events become one

@@ -91,7 +91,7 @@ def _one_per_bucket(series: SampleSeries, whole: TimeRange, over_time: OverTime)
     figure = _OVER_TIME[over_time](_Ordered(series.row, series.time, series.value, first))
     row, bucket = series.row[first], bucket[first]
     keep: Flags = (bucket >= whole.bucket_ms(whole.from_ms)) & (bucket < whole.to_ms) & ~np.isnan(figure)
-    return SampleSeries(row[keep], bucket[keep], figure[keep])
+    return SampleSeries(row, bucket, figure) if keep.all() else SampleSeries(row[keep], bucket[keep], figure[keep])
 
 
 def _in_order(series: SampleSeries) -> SampleSeries:

@@ -48,7 +48,7 @@ def divide_finely(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("app.sources.redis.rounds.ROUND_CELLS", 60)
     patch.setattr("app.sources.redis.rounds.SLICE_CELLS", 3)
     patch.setattr("app.sources.redis.tables.SLICE_CELLS", 3)
-    patch.setattr("app.sources.redis.events._ROUND_ENTRIES", 2)
+    patch.setattr("app.sources.redis.events._ROUND_ENTRIES", 3)
 
 
 @pytest.fixture(params=["one round", "many rounds"])

@@ -26,8 +26,6 @@ from tests.policies.scripted import Scripted
 from tests.servers.faulty import Fault, FaultProxy
 from tests.servers.redis import RedisServer
 
-pytestmark = pytest.mark.usefixtures("rounds")
-
 DOWN = SourceUnavailable("s", "refused")
 #: a slow answer, so that the others come while it is under way
 SLOW_S = 0.05
