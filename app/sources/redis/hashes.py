@@ -16,7 +16,7 @@ from app.sources.redis.aggregation import COUNTING, PARTS, Rows, ZeroFill, aggre
 from app.sources.redis.as_of import AsOf, Written
 from app.sources.redis.columns import ValueColumns
 from app.sources.redis.connections import Command
-from app.sources.redis.history import OverTime, lookback_ms, sample_buckets
+from app.sources.redis.history import OverTime, SampleBuckets, lookback_ms
 from app.sources.redis.reads import ID, Grouped, Grouping, Members, ReadContext, ask_indexes, members_of, union_command
 from app.sources.redis.rounds import ask_parts, fits_one_round
 from app.sources.redis.tables import Hashes, HashTable, SampleTable, Zeros, accepted_ids
@@ -159,29 +159,40 @@ class HashesRead(HashSpec):
         members, zero_ids = await self._read_members(context)
         found = self.table(self.hash, members.ids, context, Written(self.as_of.field) if self.as_of else None)
         zeros = await self.zeros.table(context, zero_ids) if self.zeros else None
-        samples = await self._ask_tables(found.table, zeros, context)
+        samples = await self._ask_tables(found, zeros, context)
         work = partial(self._frame_of, _Answer(members, found, zeros, samples), context)
         return await run_apart(work, found.table.count + (samples.size if samples else 0))
 
-    async def _ask_tables(self, table: HashTable, zeros: HashTable | None, context: ReadContext) -> SampleTable | None:
+    async def _ask_tables(self, found: FoundHashes, zeros: HashTable | None, context: ReadContext) -> SampleTable | None:
+        table = found.table
         if not self.history:
             await ask_parts(context.connections, table, *([zeros] if zeros else []))
             return None
-        samples = self._sample_table(table, range(table.count), context)
+        samples = self._sample_table(found, range(table.count), context)
         if fits_one_round(table, samples):
             await ask_parts(context.connections, table, samples)
             return samples
         await ask_parts(context.connections, table)
-        samples = self._sample_table(table, table.where().keep.tolist(), context)
+        samples = self._sample_table(found, table.where().keep.tolist(), context)
         await ask_parts(context.connections, samples)
         return samples
 
-    def _sample_table(self, table: HashTable, idents: Sequence[int], context: ReadContext) -> SampleTable:
+    def _sample_table(self, found: FoundHashes, idents: Sequence[int], context: ReadContext) -> SampleTable:
         """The samples of the hashes with the ids at these indices."""
         whole, history = context.statement.range, self.history or ""
         since_ms = whole.from_ms - (lookback_ms(whole) if self.over_time in ("rate", "increase") else 0)
         templates = {field: history.replace("{field}", field) for field in self.fields}
-        return SampleTable(table, idents, templates, (since_ms, whole.to_ms), context)
+        begin = partial(self._sample_buckets, found, context)
+        return SampleTable(found.table, idents, templates, (since_ms, whole.to_ms), begin, context)
+
+    def _sample_buckets(self, found: FoundHashes, context: ReadContext) -> Mapping[str, SampleBuckets]:
+        """The buckets of each field, with the present values of the hashes that are not outdated."""
+        outdated, _ = self._outdated_rows(found, found.table.where(), context)
+        known = found.columns.known()
+        return {
+            field: SampleBuckets(context.statement, self.over_time, np.where(outdated, np.nan, column))
+            for field, column in known.items()
+        }
 
     async def _read_members(self, context: ReadContext) -> tuple[Members, list[bytes]]:
         commands = [self._index_command(context)]
@@ -207,17 +218,13 @@ class HashesRead(HashSpec):
         """All columns as the frame. Work on whole columns, apart from the event loop."""
         members, found, where = answer.members, answer.found, answer.found.table.where()
         now_ms = context.statement.now_ms
-        outdated, old = np.zeros(len(where.place), dtype=np.bool_), NO_REMARKS
-        written_ms = dict[Labels, int]()
-        if self.as_of and found.written and now_ms:
-            outdated, old = self.as_of.find_outdated(self.hash, found.written, where, now_ms)
-            written_ms = self.as_of.oldest_writes(found.written, where)
+        outdated, old = self._outdated_rows(found, where, context)
         unlike, differ = found.columns.find_unlike(where, self.hash)
         # Closed buckets do not depend on what the hashes say now.
         odd = found.columns.remarks(self.hash) if now_ms or not self.history else NO_REMARKS
         remarks = members.remarks + odd + differ + old + self._missing_hashes(found.table)
         if answer.samples:
-            rows = self._sampled_rows(answer.samples, found, outdated, unlike, where, context)
+            rows = self._sampled_rows(answer.samples, unlike, where)
             remarks += answer.samples.remarks(self.history or "")
         else:
             rows = self._present_rows(members, found, outdated, unlike, where, context)
@@ -228,7 +235,7 @@ class HashesRead(HashSpec):
             remarks,
             self._zero_fill(answer, context),
             covers_from_ms=members.since_ms if members.since_ms > context.statement.range.from_ms else None,
-            written_ms=written_ms,
+            written_ms=self._oldest_writes(found, where, context),
         )
 
     def _present_rows(
@@ -241,15 +248,23 @@ class HashesRead(HashSpec):
             times = context.statement.range.bucket(members.scores[where.keep])
         return self.rows_of({field: column[kept] for field, column in known.items()}, unlike[kept], where, times, context)
 
-    def _sampled_rows(
-        self, samples: SampleTable, found: FoundHashes, outdated: Flags, unlike: Flags, where: Grouped, context: ReadContext
-    ) -> Rows:
-        present = {field: np.where(outdated, np.nan, column) for field, column in found.columns.known().items()}
-        table = sample_buckets(samples.series(), present, context.statement, self.over_time)
+    def _sampled_rows(self, samples: SampleTable, unlike: Flags, where: Grouped) -> Rows:
+        table = samples.buckets()
         above, below = self.value_sides(table.known, len(table.row), 0)
         if unlike.any():
             above = np.where(unlike[table.row], np.nan, above)
         return Rows(table.time, where.place[table.row], above, below)
+
+    def _outdated_rows(self, found: FoundHashes, where: Grouped, context: ReadContext) -> tuple[Flags, Remarks]:
+        now_ms = context.statement.now_ms
+        if self.as_of is None or found.written is None or not now_ms:
+            return np.zeros(len(where.place), dtype=np.bool_), NO_REMARKS
+        return self.as_of.find_outdated(self.hash, found.written, where, now_ms)
+
+    def _oldest_writes(self, found: FoundHashes, where: Grouped, context: ReadContext) -> dict[Labels, int]:
+        if self.as_of is None or found.written is None or not context.statement.now_ms:
+            return {}
+        return self.as_of.oldest_writes(found.written, where)
 
     def _zero_fill(self, answer: _Answer, context: ReadContext) -> ZeroFill | None:
         if answer.zeros is None:

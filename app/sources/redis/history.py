@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from app.model import Flags, Indices, Statement, TimeRange, Times, Values
 from app.sources.redis.aggregation import divide_columns, is_ordered, start_rows
@@ -29,6 +30,10 @@ class SampleSeries:
     row: Indices
     time: Times
     value: Values
+
+    def part(self, samples: slice) -> SampleSeries:
+        """Only these samples."""
+        return SampleSeries(self.row[samples], self.time[samples], self.value[samples])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +63,61 @@ def join_samples(pieces: Sequence[SampleSeries]) -> SampleSeries:
 _NO_SAMPLES = SampleSeries(np.empty(0, np.intp), np.empty(0, np.int64), np.empty(0))
 
 
-def sample_buckets(
-    series: Mapping[str, SampleSeries], present: Mapping[str, Values], asked: Statement, over_time: OverTime
-) -> Sampled:
-    """The samples of each field in the range's buckets; the present value is the newest one of the open bucket. Samples come in
-    the order of their rows."""
-    buckets = dict[str, SampleSeries]()
-    for field, found in series.items():
-        sampled = _with_present(found, present[field], asked.now_ms) if asked.now_ms else found
-        buckets[field] = _one_per_bucket(sampled, asked.range, over_time)
-    return _side_by_side(buckets, asked.range)
+class SampleBuckets:
+    """The samples of one field in the range's buckets. They come in pieces, and what is kept of a piece are its buckets.
+
+    `present` has the value of each row's hash, the newest sample of the open bucket; it is left out where only closed buckets are
+    asked for.
+    """
+
+    def __init__(self, asked: Statement, over_time: OverTime, present: Values) -> None:
+        self._asked = asked
+        self._over_time = over_time
+        self._present = present
+        self._waiting = _NO_SAMPLES
+        self._next_row = 0
+        self._buckets: list[SampleSeries] = []
+
+    def add(self, series: SampleSeries) -> None:
+        """One piece, in the order of rows. Its last row may go on in the next piece."""
+        if not len(series.row):
+            return
+        series = join_samples((self._waiting, series)) if len(self._waiting.row) else series
+        last = int(series.row[-1])
+        whole = int(np.searchsorted(series.row, last))
+        self._waiting = series.part(slice(whole, None))
+        self._put_into_buckets(series.part(slice(whole)), last)
+
+    def finish(self) -> SampleSeries:
+        """Everything; nothing can be added afterwards."""
+        self._put_into_buckets(self._waiting, len(self._present))
+        self._waiting = _NO_SAMPLES
+        return join_samples(self._buckets)
+
+    def _put_into_buckets(self, series: SampleSeries, end: int) -> None:
+        """The rows up to `end`, all of whose samples are here."""
+        if self._asked.now_ms:
+            present = self._present[self._next_row : end]
+            rows = np.flatnonzero(~np.isnan(present)) + self._next_row
+            series = _with_present(series, rows, self._present[rows], self._asked.now_ms)
+        self._next_row = max(end, self._next_row)
+        self._buckets.append(_one_per_bucket(series, self._asked.range, self._over_time))
 
 
-def _with_present(series: SampleSeries, present: Values, now_ms: int) -> SampleSeries:
-    """The samples with the hash's own value as the newest one; samples of a clock ahead of ours are moved back to now."""
-    rows = np.flatnonzero(~np.isnan(present))
-    after = np.searchsorted(series.row, rows, side="right")
-    return SampleSeries(
-        np.insert(series.row, after, rows),
-        np.insert(np.minimum(series.time, now_ms), after, now_ms),
-        np.insert(series.value, after, present[rows]),
-    )
+def _with_present(series: SampleSeries, rows: Indices, present: Values, now_ms: int) -> SampleSeries:
+    """The samples with these rows' present values as the newest ones; samples of a clock ahead of ours are moved back to now."""
+    at = np.searchsorted(series.row, rows, side="right") + np.arange(len(rows))
+    before = np.ones(len(series.row) + len(rows), dtype=np.bool_)
+    before[at] = False
+    columns = ((series.row, rows), (np.minimum(series.time, now_ms), now_ms), (series.value, present))
+    return SampleSeries(*(_interleave(column, np.flatnonzero(before), added, at) for column, added in columns))
+
+
+def _interleave(column: npt.NDArray[Any], places: Indices, added: npt.NDArray[Any] | int, at: Indices) -> npt.NDArray[Any]:
+    """A column with its values at these places and the added ones at others. (`np.insert` takes three times as long.)"""
+    found = np.empty(len(places) + len(at), column.dtype)
+    found[places], found[at] = column, added
+    return found
 
 
 def _one_per_bucket(series: SampleSeries, whole: TimeRange, over_time: OverTime) -> SampleSeries:
@@ -163,7 +202,7 @@ _OVER_TIME: Mapping[OverTime, Callable[[_Ordered], Values]] = {
 }
 
 
-def _side_by_side(buckets: Mapping[str, SampleSeries], whole: TimeRange) -> Sampled:
+def place_side_by_side(buckets: Mapping[str, SampleSeries], whole: TimeRange) -> Sampled:
     """The fields side by side: a row for each hash and bucket in which any field has a value."""
     fields = list(buckets.values())
     if all(np.array_equal(one.row, fields[0].row) and np.array_equal(one.time, fields[0].time) for one in fields[1:]):

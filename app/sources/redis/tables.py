@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from pydantic import Field
@@ -14,7 +14,7 @@ from app.model import NO_REMARKS, Indices, Matcher, Remarks
 from app.sources.redis.as_of import Written
 from app.sources.redis.columns import ValueColumns, pick_rows
 from app.sources.redis.connections import Command, Reply
-from app.sources.redis.history import SampleSeries, join_samples, read_samples
+from app.sources.redis.history import SampleBuckets, Sampled, place_side_by_side, read_samples
 from app.sources.redis.parse import Cell, Texts, text
 from app.sources.redis.reads import ID, Grouped, Grouping, ReadContext, expect_reply, unparsed_remark
 from app.sources.redis.rounds import COMMAND_CELLS, SLICE_CELLS, Slices, slice_evenly
@@ -141,19 +141,27 @@ class SampleTable:
     """The samples of some fields of hashes, by the rows of the table of these hashes. A `Part` of an asking.
 
     It is asked for after the hashes, or in the same round behind them. Hashes that did not pass the filters have no row.
+    `begin` gives the buckets of each field when the table of hashes is complete.
     """
 
     def __init__(
-        self, table: HashTable, idents: Sequence[int], templates: Mapping[str, str], bounds: tuple[int, int], context: ReadContext
+        self,
+        table: HashTable,
+        idents: Sequence[int],
+        templates: Mapping[str, str],
+        bounds: tuple[int, int],
+        begin: Callable[[], Mapping[str, SampleBuckets]],
+        context: ReadContext,
     ) -> None:
         self._table = table
         self._idents = idents
         self._fields = list(templates)
         self._templates = [context.full_template(template) for template in templates.values()]
         self._since, self._to = bounds
-        self._source = context.statement.source
+        self._source, self._range = context.statement.source, context.statement.range
+        self._begin = begin
         self._rows: dict[int, int] = {}
-        self._pieces: dict[str, list[SampleSeries]] = {field: [] for field in templates}
+        self._buckets: Mapping[str, SampleBuckets] = {}
         self._bad = Counter[str]()
         self._replies, self._members = 0, 0
 
@@ -177,7 +185,9 @@ class SampleTable:
 
     def take(self, first: int, replies: Sequence[Reply]) -> Slices:
         """Handle the replies to the commands from `first` on."""
-        self._rows = self._rows or {ident: row for row, ident in enumerate(self._table.where().keep.tolist())}
+        if not self._buckets:
+            self._buckets = self._begin()
+            self._rows = {ident: row for row, ident in enumerate(self._table.where().keep.tolist())}
         with expect_reply(self._source, "ZRANGEBYSCORE"):
             self._replies, self._members = self._replies + len(replies), self._members + sum(map(len, replies))
         begin = first
@@ -203,7 +213,7 @@ class SampleTable:
     def _parse(self, field: str, rows: Sequence[int], lists: Sequence[Sequence[bytes]]) -> int:
         with expect_reply(self._source, "ZRANGEBYSCORE"):
             series, bad = read_samples(rows, lists)
-        self._pieces[field].append(series)
+        self._buckets[field].add(series)
         self._bad[field] += bad
         return len(series.time) + bad
 
@@ -212,9 +222,10 @@ class SampleTable:
         """How many samples have come."""
         return self._members
 
-    def series(self) -> dict[str, SampleSeries]:
-        """Each field's samples, in the order of their rows."""
-        return {field: join_samples(pieces) for field, pieces in self._pieces.items()}
+    def buckets(self) -> Sampled:
+        """Everything, in buckets."""
+        buckets = self._buckets or self._begin()
+        return place_side_by_side({field: found.finish() for field, found in buckets.items()}, self._range)
 
     def remarks(self, pattern: str) -> Remarks:
         """A remark for each field of which some members are no samples."""

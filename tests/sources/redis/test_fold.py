@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.model import Statement, TimeRange
 from app.sources.redis.aggregation import Aggregate, Aggregation, Rows, aggregate_rows
-from app.sources.redis.history import read_samples, sample_buckets
+from app.sources.redis.history import SampleBuckets, read_samples
 
 STEP = 1000
 NULL = math.nan
@@ -70,7 +70,9 @@ def test_a_counters_growth_is_all_there_whatever_the_buckets(counts: list[int], 
     members = [f"{place * 10_000}:{count}".encode() for place, count in enumerate(counts)]
     end_ms = -(-len(counts) * 10_000 // step_ms) * step_ms
     asked = Statement("r", "m", "", (), TimeRange(0, end_ms, step_ms))
-    series, _ = read_samples([0], [members])
-    found = sample_buckets({"f": series}, {}, asked, "increase")
-    assert found.known["f"].sum() == grown
+    buckets = SampleBuckets(asked, "increase", np.empty(0))
+    for first in range(0, len(members), 3):
+        buckets.add(read_samples([0], [members[first : first + 3]])[0])
+    found = buckets.finish()
+    assert found.value.sum() == grown
     assert len(found.time) == len(set(found.time.tolist()))
