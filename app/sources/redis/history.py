@@ -77,6 +77,8 @@ class SampleBuckets:
         self._waiting = _NO_SAMPLES
         self._next_row = 0
         self._buckets: list[SampleSeries] = []
+        #: how many values of buckets there are so far
+        self.size = 0
 
     def add(self, series: SampleSeries) -> None:
         """One piece, in the order of rows. Its last row may go on in the next piece."""
@@ -101,7 +103,9 @@ class SampleBuckets:
             rows = np.flatnonzero(~np.isnan(present)) + self._next_row
             series = _with_present(series, rows, self._present[rows], self._asked.now_ms)
         self._next_row = max(end, self._next_row)
-        self._buckets.append(_one_per_bucket(series, self._asked.range, self._over_time))
+        found = _one_per_bucket(series, self._asked.range, self._over_time)
+        self._buckets.append(found)
+        self.size += len(found.row)
 
 
 def _with_present(series: SampleSeries, rows: Indices, present: Values, now_ms: int) -> SampleSeries:

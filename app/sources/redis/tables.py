@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from app.documents.schema import Name, Strict
+from app.errors import SourceOverloaded
 from app.model import NO_REMARKS, Indices, Matcher, Remarks
 from app.sources.redis.as_of import Written
 from app.sources.redis.columns import ValueColumns, pick_rows
@@ -162,6 +163,8 @@ class SampleTable:
         self._begin = begin
         self._rows: dict[int, int] = {}
         self._buckets: Mapping[str, SampleBuckets] = {}
+        self._each_is_shown = False
+        self._max_rows = context.max_rows
         self._bad = Counter[str]()
         self._replies, self._members = 0, 0
 
@@ -186,8 +189,9 @@ class SampleTable:
     def take(self, first: int, replies: Sequence[Reply]) -> Slices:
         """Handle the replies to the commands from `first` on."""
         if not self._buckets:
-            self._buckets = self._begin()
-            self._rows = {ident: row for row, ident in enumerate(self._table.where().keep.tolist())}
+            self._buckets, where = self._begin(), self._table.where()
+            self._rows = {ident: row for row, ident in enumerate(where.keep.tolist())}
+            self._each_is_shown = len(where.label_sets) == len(where.place)
         with expect_reply(self._source, "ZRANGEBYSCORE"):
             self._replies, self._members = self._replies + len(replies), self._members + sum(map(len, replies))
         begin = first
@@ -214,6 +218,9 @@ class SampleTable:
         with expect_reply(self._source, "ZRANGEBYSCORE"):
             series, bad = read_samples(rows, lists)
         self._buckets[field].add(series)
+        if self._each_is_shown and self._buckets[field].size > self._max_rows:
+            # Where hashes are not added up there are as many rows as buckets: what cannot be answered is not read to its end.
+            raise SourceOverloaded(self._source, f"more than {self._max_rows} rows (max_rows)")
         self._bad[field] += bad
         return len(series.time) + bad
 

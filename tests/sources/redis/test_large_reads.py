@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.errors import SourceCrashed
+from app.errors import SourceCrashed, SourceOverloaded
 from app.model import Frame, Matcher
 from app.sources.redis import columns, rounds, tables
 from app.sources.redis.aggregation import Aggregation, Rows, aggregate_rows
@@ -213,6 +213,20 @@ async def test_no_more_members_are_read_than_allowed_however_the_rounds_are_cut(
     await source.close()
     assert found == {f"trade=T{number:03d}": {OPEN: number} for number in range(15, 40)}
     assert asker.remarks == ["trades: more than 25 found; only the newest 25 are shown (max_members)"]
+
+
+async def test_samples_that_are_too_many_to_be_shown_are_not_read_to_their_end(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled_desk(server, 1)
+    source = RedisConfig(port=server.port, max_rows=20).build("rts")
+    divide_finely(monkeypatch)
+    spy = Spy(source, monkeypatch)
+    with pytest.raises(SourceOverloaded, match=r"^rts: more than 20 rows \(max_rows\)$"):
+        await source.fetch(statement({**EQUITY, **HISTORY}, "account"))
+    assert sum(spy.sizes) < 1 + ACCOUNTS + ACCOUNTS // 2
+    assert len(await source.fetch(statement({**EQUITY, **HISTORY}))) == 4
+    await source.close()
 
 
 def filled_stream(server: RedisServer, entries: int) -> None:
