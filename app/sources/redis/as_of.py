@@ -25,7 +25,7 @@ class Written:
         self.unsaid = 0
         self.bad = 0
 
-    def add(self, cells: Mapping[str, Sequence[Cell]]) -> None:
+    def add_piece(self, cells: Mapping[str, Sequence[Cell]]) -> None:
         """One piece: a column of cells for each field."""
         column = cells[self._field]
         at_ms, bad = instants(column)

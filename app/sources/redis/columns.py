@@ -38,7 +38,7 @@ class ValueColumns:
         self._cells: dict[Cell, int] = {}
         self._same: list[Indices] = []
 
-    def add(self, cells: Mapping[str, Sequence[Cell]]) -> None:
+    def add_piece(self, cells: Mapping[str, Sequence[Cell]]) -> None:
         """One piece: a column of cells for each field."""
         for field, pieces in self._numbers.items():
             column, bad = (instants if field == self._spec.age_of else numbers)(cells[field])
@@ -48,17 +48,17 @@ class ValueColumns:
         if self._spec.same is not None:
             self._same.append(self._word_indices(cells[self._spec.same]))
 
-    def select(self, rows: Flags) -> None:
+    def keep_rows(self, rows: Flags) -> None:
         """Keep only these of the rows so far."""
         self._numbers = {field: [join_pieces(pieces)[rows]] for field, pieces in self._numbers.items()}
         if self._same:
             self._same = [np.concatenate(self._same)[rows]]
 
-    def known(self) -> dict[str, Values]:
+    def known_values(self) -> dict[str, Values]:
         """Each field's values, instants as epoch ms; NaN for null."""
         return {field: join_pieces(pieces) for field, pieces in self._numbers.items()}
 
-    def remarks(self, pattern: str) -> Remarks:
+    def odd_remarks(self, pattern: str) -> Remarks:
         """A remark for each field that does not parse everywhere, and for each that is missing somewhere."""
         found = NO_REMARKS
         for field in self._numbers:

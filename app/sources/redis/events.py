@@ -83,7 +83,7 @@ class EventsRead(ValueSpec):
         """The entries and where the stream begins, in one pipeline; a large stream comes in several, the newest entries first."""
         table = _EventTable(self, context)
         await ask_in_rounds(context.connections, table, missing=("no such key",))
-        return await run_apart(table.frame, table.size)
+        return await run_apart(table.build_frame, table.size)
 
     def is_counted(self, cells: Mapping[str, Sequence[Cell]], count: int) -> Flags:
         """The entries that are counted."""
@@ -147,7 +147,7 @@ class _EventTable:
         # Where the stream begins is asked with each round: entries that are trimmed meanwhile are not taken for none.
         return [("XREVRANGE", key, newest, begin_ms, "COUNT", self._asked), ("XINFO", "STREAM", key)]
 
-    def take(self, replies: Sequence[Reply]) -> Slices:
+    def take_replies(self, replies: Sequence[Reply]) -> Slices:
         """Handle the entries of one round. One more than `max_rows` says only that there are more."""
         with self._expect_reply():
             self._begins_ms = _begins_ms(replies[1])
@@ -164,26 +164,26 @@ class _EventTable:
         cells = _field_columns([flat for _, flat in found], self._fields)
         counted = np.flatnonzero(self._read.is_counted(cells, len(found)) & (times >= self._begins_ms))
         cells = pick_rows(cells, counted)
-        labels = {label: self._texts.column(cells[word]) for label, word in self._words.items()}
-        keep, place = self._grouping.group(labels, len(counted))
+        labels = {label: self._texts.read_column(cells[word]) for label, word in self._words.items()}
+        keep, place = self._grouping.group_piece(labels, len(counted))
         cells = pick_rows(cells, keep)
         self._time.append(times[counted][keep])
         self._place.append(place)
-        self._columns.add(cells)
+        self._columns.add_piece(cells)
         if share := self._read.ratio_of:
             self._share.append(np.where(match_rows(share.of, cells, len(keep)), share.scale, 0.0))
 
-    def frame(self) -> Frame:
+    def build_frame(self) -> Frame:
         """What has come, as a frame."""
         where, times, covers_from_ms = self._complete_part()
         columns, read = self._columns, self._read
         unlike, differ = columns.find_unlike(where, read.stream)
         above, below = join_pieces(self._share), np.ones(len(times))
         if not read.ratio_of:
-            above, below = read.value_sides(columns.known(), len(times), times)
+            above, below = read.value_sides(columns.known_values(), len(times), times)
         buckets = self._context.statement.range.bucket(times)
         rows = Rows(buckets, where.place, np.where(unlike, np.nan, above), below)
-        remarks, rule = columns.remarks(read.stream) + differ, read.aggregation_rule(self._context)
+        remarks, rule = columns.odd_remarks(read.stream) + differ, read.aggregation_rule(self._context)
         return aggregate_rows(rows, where.label_sets, rule, remarks, covers_from_ms=covers_from_ms)
 
     def _complete_part(self) -> tuple[Grouped, Times, int | None]:
@@ -200,7 +200,7 @@ class _EventTable:
         if begins_ms <= self._context.statement.range.from_ms:
             return where, times, None
         whole = times >= begins_ms
-        self._columns.select(whole)
+        self._columns.keep_rows(whole)
         self._share = [join_pieces(self._share)[whole]] if self._share else []
         return replace(where, place=place[whole]), times[whole], begins_ms
 

@@ -46,7 +46,9 @@ class HashSpec(ValueSpec):
         same = [self.same] if self.same else []
         return tuple(dict.fromkeys((*self.fields, *(word for word in words if word != ID), *same)))
 
-    def table(self, template: str, ids: Sequence[bytes], context: ReadContext, written: Written | None = None) -> FoundHashes:
+    def hash_table(
+        self, template: str, ids: Sequence[bytes], context: ReadContext, written: Written | None = None
+    ) -> FoundHashes:
         """The table of hashes to ask for, and the columns that it fills."""
         words = {label: self.word(label) for label in context.used_labels}
         hashes = Hashes(template, ids, self.fields_for(context.used_labels), context)
@@ -81,12 +83,12 @@ class HashRead(HashSpec):
         """One point at the open bucket; nothing where only closed buckets are asked for or the hash does not exist."""
         if not context.statement.now_ms:
             return Frame()
-        found = self.table(self.key, [b""], context)
+        found = self.hash_table(self.key, [b""], context)
         await ask_parts(context.connections, found.table)
-        where = found.table.where()
+        where = found.table.grouped_rows()
         unlike, differ = found.columns.find_unlike(where, self.key)
-        rows = self.rows_of(found.columns.known(), unlike, where, np.full(len(where.place), context.open_ms), context)
-        remarks = found.columns.remarks(self.key) + differ
+        rows = self.rows_of(found.columns.known_values(), unlike, where, np.full(len(where.place), context.open_ms), context)
+        remarks = found.columns.odd_remarks(self.key) + differ
         return aggregate_rows(rows, where.label_sets, self.aggregation_rule(context), remarks)
 
 
@@ -157,8 +159,8 @@ class HashesRead(HashSpec):
         if not self.ranged and not context.statement.now_ms:
             return Frame()
         members, zero_ids = await self._read_members(context)
-        found = self.table(self.hash, members.ids, context, Written(self.as_of.field) if self.as_of else None)
-        zeros = await self.zeros.table(context, zero_ids) if self.zeros else None
+        found = self.hash_table(self.hash, members.ids, context, Written(self.as_of.field) if self.as_of else None)
+        zeros = await self.zeros.label_table(context, zero_ids) if self.zeros else None
         samples = await self._ask_tables(found, zeros, context)
         work = partial(self._frame_of, _Answer(members, found, zeros, samples), context)
         return await run_apart(work, found.table.count + (samples.size if samples else 0))
@@ -173,7 +175,7 @@ class HashesRead(HashSpec):
             await ask_parts(context.connections, table, samples)
             return samples
         await ask_parts(context.connections, table)
-        samples = self._sample_table(found, table.where().keep.tolist(), context)
+        samples = self._sample_table(found, table.grouped_rows().keep.tolist(), context)
         await ask_parts(context.connections, samples)
         return samples
 
@@ -187,8 +189,8 @@ class HashesRead(HashSpec):
 
     def _sample_buckets(self, found: FoundHashes, context: ReadContext) -> Mapping[str, SampleBuckets]:
         """The buckets of each field, with the present values of the hashes that are not outdated."""
-        outdated, _ = self._outdated_rows(found, found.table.where(), context)
-        known = found.columns.known()
+        outdated, _ = self._outdated_rows(found, found.table.grouped_rows(), context)
+        known = found.columns.known_values()
         return {
             field: SampleBuckets(context.statement, self.over_time, np.where(outdated, np.nan, column))
             for field, column in known.items()
@@ -216,16 +218,16 @@ class HashesRead(HashSpec):
 
     def _frame_of(self, answer: _Answer, context: ReadContext) -> Frame:
         """All columns as the frame. Work on whole columns, apart from the event loop."""
-        members, found, where = answer.members, answer.found, answer.found.table.where()
+        members, found, where = answer.members, answer.found, answer.found.table.grouped_rows()
         now_ms = context.statement.now_ms
         outdated, old = self._outdated_rows(found, where, context)
         unlike, differ = found.columns.find_unlike(where, self.hash)
         # Closed buckets do not depend on what the hashes say now.
-        odd = found.columns.remarks(self.hash) if now_ms or not self.history else NO_REMARKS
+        odd = found.columns.odd_remarks(self.hash) if now_ms or not self.history else NO_REMARKS
         remarks = members.remarks + odd + differ + old + self._missing_hashes(found.table)
         if answer.samples:
             rows = self._sampled_rows(answer.samples, unlike, where)
-            remarks += answer.samples.remarks(self.history or "")
+            remarks += answer.samples.odd_remarks(self.history or "")
         else:
             rows = self._present_rows(members, found, outdated, unlike, where, context)
         return aggregate_rows(
@@ -241,7 +243,7 @@ class HashesRead(HashSpec):
     def _present_rows(
         self, members: Members, found: FoundHashes, outdated: Flags, unlike: Flags, where: Grouped, context: ReadContext
     ) -> Rows:
-        kept, known = ~outdated, found.columns.known()
+        kept, known = ~outdated, found.columns.known_values()
         where = replace(where, keep=where.keep[kept], place=where.place[kept])
         times = np.full(len(where.place), context.open_ms)
         if self.scored:
@@ -249,7 +251,7 @@ class HashesRead(HashSpec):
         return self.rows_of({field: column[kept] for field, column in known.items()}, unlike[kept], where, times, context)
 
     def _sampled_rows(self, samples: SampleTable, unlike: Flags, where: Grouped) -> Rows:
-        table = samples.buckets()
+        table = samples.bucketed_samples()
         above, below = self.value_sides(table.known, len(table.row), 0)
         if unlike.any():
             above = np.where(unlike[table.row], np.nan, above)
@@ -271,7 +273,7 @@ class HashesRead(HashSpec):
             return None
         whole = context.statement.range
         since_ms = whole.bucket_ms(answer.members.since_ms) if self.ranged else context.open_ms
-        return ZeroFill(answer.zeros.where().label_sets, np.arange(since_ms, whole.to_ms, whole.step_ms))
+        return ZeroFill(answer.zeros.grouped_rows().label_sets, np.arange(since_ms, whole.to_ms, whole.step_ms))
 
     def _missing_hashes(self, table: HashTable) -> Remarks:
         """With `as_of` each id has a hash: one that is gone is missing from the figures."""

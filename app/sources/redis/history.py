@@ -31,7 +31,7 @@ class SampleSeries:
     time: Times
     value: Values
 
-    def part(self, samples: slice) -> SampleSeries:
+    def slice_samples(self, samples: slice) -> SampleSeries:
         """Only these samples."""
         return SampleSeries(self.row[samples], self.time[samples], self.value[samples])
 
@@ -80,17 +80,17 @@ class SampleBuckets:
         #: how many values of buckets there are so far
         self.size = 0
 
-    def add(self, series: SampleSeries) -> None:
+    def add_piece(self, series: SampleSeries) -> None:
         """One piece, in the order of rows. Its last row may go on in the next piece."""
         if not len(series.row):
             return
         series = join_samples((self._waiting, series)) if len(self._waiting.row) else series
         last = int(series.row[-1])
         whole = int(np.searchsorted(series.row, last))
-        self._waiting = series.part(slice(whole, None))
-        self._put_into_buckets(series.part(slice(whole)), last)
+        self._waiting = series.slice_samples(slice(whole, None))
+        self._put_into_buckets(series.slice_samples(slice(whole)), last)
 
-    def finish(self) -> SampleSeries:
+    def finish_buckets(self) -> SampleSeries:
         """Everything; nothing can be added afterwards."""
         self._put_into_buckets(self._waiting, len(self._present))
         self._waiting = _NO_SAMPLES

@@ -135,7 +135,7 @@ class Texts:
     def __init__(self) -> None:
         self._known: dict[Cell, str] = {}
 
-    def column(self, cells: Sequence[Cell]) -> list[str]:
+    def read_column(self, cells: Sequence[Cell]) -> list[str]:
         """One column."""
         known = self._known
         for cell in set(cells) - known.keys():

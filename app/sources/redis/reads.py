@@ -132,7 +132,7 @@ class Grouping:
         self._verdicts: dict[tuple[str, ...], bool] = {}
         self._sets: dict[tuple[str, ...], int] = {}
 
-    def group(self, labels: Mapping[str, Sequence[str]], count: int) -> tuple[Indices, Indices]:
+    def group_piece(self, labels: Mapping[str, Sequence[str]], count: int) -> tuple[Indices, Indices]:
         """The rows of the piece that the filters accept, and for each of them the index of its label set. `labels` has a column
         for each label."""
         keep = self._accepted_rows(labels, count)
@@ -158,7 +158,7 @@ class Grouping:
 def group_rows(labels: Mapping[str, Sequence[str]], count: int, by: Sequence[str], where: Sequence[Matcher]) -> Grouped:
     """The rows that the filters accept, grouped by their values of the `by` labels. `labels` has a column for each label."""
     grouping = Grouping(by, where)
-    keep, place = grouping.group(labels, count)
+    keep, place = grouping.group_piece(labels, count)
     return Grouped(keep, place, grouping.label_sets())
 
 

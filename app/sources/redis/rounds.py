@@ -36,7 +36,7 @@ class Rounds(Protocol):
     def next_commands(self, replies: Sequence[Reply]) -> Sequence[Command]:
         """The commands of the next round, given the replies of the last one (none before the first); empty at the end."""
 
-    def take(self, replies: Sequence[Reply]) -> Slices:
+    def take_replies(self, replies: Sequence[Reply]) -> Slices:
         """Handle the replies to the commands that were given last."""
 
 
@@ -51,10 +51,10 @@ class Part(Protocol):
     def cells(self) -> int:
         """About how many values the reply to one of them has."""
 
-    def command(self, index: int) -> Command:
+    def command_at(self, index: int) -> Command:
         """One of them."""
 
-    def take(self, first: int, replies: Sequence[Reply]) -> Slices:
+    def take_replies(self, first: int, replies: Sequence[Reply]) -> Slices:
         """Handle the replies to the commands from `first` on."""
 
 
@@ -63,7 +63,7 @@ async def ask_in_rounds(connections: RedisConnections, rounds: Rounds, missing: 
     commands = rounds.next_commands(())
     replies = await connections.ask(commands, missing) if commands else []
     while commands:
-        slices = rounds.take(replies)
+        slices = rounds.take_replies(replies)
         commands = rounds.next_commands(replies)
         if not commands:
             await _run_slices(slices)
@@ -121,9 +121,9 @@ class _PartRounds:
 
     def next_commands(self, replies: Sequence[Reply]) -> Sequence[Command]:
         self._spans = next(self._rounds, [])
-        return [part.command(index) for part, first, end in self._spans for index in range(first, end)]
+        return [part.command_at(index) for part, first, end in self._spans for index in range(first, end)]
 
-    def take(self, replies: Sequence[Reply]) -> Slices:
+    def take_replies(self, replies: Sequence[Reply]) -> Slices:
         return _take_spans(self._spans, replies)
 
 
@@ -152,5 +152,5 @@ def _divide_parts(parts: Sequence[Part]) -> Iterator[list[_Span]]:
 def _take_spans(spans: Sequence[_Span], replies: Sequence[Reply]) -> Slices:
     begin = 0
     for part, first, end in spans:
-        yield from part.take(first, replies[begin : begin + end - first])
+        yield from part.take_replies(first, replies[begin : begin + end - first])
         begin += end - first

@@ -38,12 +38,12 @@ class Hashes:
         """How many values the reply to a command has."""
         return max(len(self._fields), 1)
 
-    def command(self, index: int) -> Command:
+    def command_at(self, index: int) -> Command:
         """The command for one hash."""
         key = self._template.replace(b"{id}", self.ids[index])
         return ("HMGET", key, *self._fields) if self._fields else ("EXISTS", key)
 
-    def found(self, first: int, replies: Sequence[Reply]) -> tuple[list[int], Mapping[str, Sequence[Cell]]]:
+    def found_hashes(self, first: int, replies: Sequence[Reply]) -> tuple[list[int], Mapping[str, Sequence[Cell]]]:
         """The hashes that exist, of those from `first` on: their indices, and a column of cells for each field and for the id.
         One without any of the fields counts as deleted."""
         with expect_reply(self._source, "HMGET"):
@@ -82,7 +82,7 @@ class HashTable:
         self._place: list[Indices] = []
         #: how many of the hashes exist
         self.found = 0
-        self.command = hashes.command
+        self.command_at = hashes.command_at
         self.cells = hashes.cells
         self.count = len(hashes.ids)
 
@@ -91,7 +91,7 @@ class HashTable:
         """The ids of all hashes."""
         return self._hashes.ids
 
-    def take(self, first: int, replies: Sequence[Reply]) -> Slices:
+    def take_replies(self, first: int, replies: Sequence[Reply]) -> Slices:
         """Handle the replies for the ids from `first` on."""
         cells = self.cells + COMMAND_CELLS
         for part in slice_evenly(len(replies), cells):
@@ -105,22 +105,22 @@ class HashTable:
             await asyncio.sleep(0)
         self.count = 0
 
-    def where(self) -> Grouped:
+    def grouped_rows(self) -> Grouped:
         """The rows so far."""
         return Grouped(_join_indices(self._keep), _join_indices(self._place), self._grouping.label_sets())
 
     def _take_slice(self, first: int, replies: Sequence[Reply]) -> None:
-        rows, cells = self._hashes.found(first, replies)
+        rows, cells = self._hashes.found_hashes(first, replies)
         self.found += len(rows)
-        labels = {label: self._texts.column(cells[word]) for label, word in self._words.items()}
-        keep, place = self._grouping.group(labels, len(rows))
+        labels = {label: self._texts.read_column(cells[word]) for label, word in self._words.items()}
+        keep, place = self._grouping.group_piece(labels, len(rows))
         self._keep.append(np.array(rows, dtype=np.intp)[keep])
         self._place.append(place)
         cells = pick_rows(cells, keep)
         if self._columns is not None:
-            self._columns.add(cells)
+            self._columns.add_piece(cells)
         if self._written is not None:
-            self._written.add(cells)
+            self._written.add_piece(cells)
 
 
 async def accepted_ids(ids: Sequence[bytes], filters: Sequence[Matcher]) -> list[int]:
@@ -128,7 +128,7 @@ async def accepted_ids(ids: Sequence[bytes], filters: Sequence[Matcher]) -> list
     grouping, names, kept = Grouping((), filters), {matcher.label for matcher in filters}, list[int]()
     for part in slice_evenly(len(ids), COMMAND_CELLS):
         words = [text(ident) for ident in ids[part]]
-        rows, _ = grouping.group(dict.fromkeys(names, words), len(words))
+        rows, _ = grouping.group_piece(dict.fromkeys(names, words), len(words))
         kept += (rows + part.start).tolist()
         await asyncio.sleep(0)
     return kept
@@ -180,16 +180,16 @@ class SampleTable:
             return self._members // self._replies + 1
         return (self._to - self._since) // _SAMPLE_MS + 1
 
-    def command(self, index: int) -> Command:
+    def command_at(self, index: int) -> Command:
         """The command for the samples of one field of one hash, field by field."""
         field, slot = divmod(index, len(self._idents))
         key = self._templates[field].replace(b"{id}", self._table.ids[self._idents[slot]])
         return ("ZRANGEBYSCORE", key, self._since, f"({self._to}")
 
-    def take(self, first: int, replies: Sequence[Reply]) -> Slices:
+    def take_replies(self, first: int, replies: Sequence[Reply]) -> Slices:
         """Handle the replies to the commands from `first` on."""
         if not self._buckets:
-            self._buckets, where = self._begin(), self._table.where()
+            self._buckets, where = self._begin(), self._table.grouped_rows()
             self._rows = {ident: row for row, ident in enumerate(where.keep.tolist())}
             self._each_is_shown = len(where.label_sets) == len(where.place)
         with expect_reply(self._source, "ZRANGEBYSCORE"):
@@ -217,7 +217,7 @@ class SampleTable:
     def _parse(self, field: str, rows: Sequence[int], lists: Sequence[Sequence[bytes]]) -> int:
         with expect_reply(self._source, "ZRANGEBYSCORE"):
             series, bad = read_samples(rows, lists)
-        self._buckets[field].add(series)
+        self._buckets[field].add_piece(series)
         if self._each_is_shown and self._buckets[field].size > self._max_rows:
             # Where hashes are not added up there are as many rows as buckets: what cannot be answered is not read to its end.
             raise SourceOverloaded(self._source, f"more than {self._max_rows} rows (max_rows)")
@@ -229,12 +229,12 @@ class SampleTable:
         """How many samples have come."""
         return self._members
 
-    def buckets(self) -> Sampled:
+    def bucketed_samples(self) -> Sampled:
         """Everything, in buckets."""
         buckets = self._buckets or self._begin()
-        return place_side_by_side({field: found.finish() for field, found in buckets.items()}, self._range)
+        return place_side_by_side({field: found.finish_buckets() for field, found in buckets.items()}, self._range)
 
-    def remarks(self, pattern: str) -> Remarks:
+    def odd_remarks(self, pattern: str) -> Remarks:
         """A remark for each field of which some members are no samples."""
         return sum((unparsed_remark(pattern, field, self._bad[field]) for field in self._fields), NO_REMARKS)
 
@@ -246,7 +246,7 @@ class Zeros(Strict):
     hash: str = ""
     labels: dict[Name, str] = Field(min_length=1)
 
-    async def table(self, context: ReadContext, ids: Sequence[bytes]) -> HashTable:
+    async def label_table(self, context: ReadContext, ids: Sequence[bytes]) -> HashTable:
         """The table of the hashes whose label sets these are. Filters on labels that are not known here are left out. Where the
         ids say everything no hash is asked for."""
         asked = context.statement

@@ -59,7 +59,7 @@ class TimeSeriesRead(KeyRead):
         await ask_parts(context.connections, ranges, missing=("key does not exist",))
         rule = Aggregation(self.aggregate, self.quantile, context.bucket_seconds)
         remarks += unparsed_remark(self.key, "value", ranges.bad)
-        return await run_apart(lambda: aggregate_rows(ranges.rows(), where.label_sets, rule, remarks), ranges.count)
+        return await run_apart(lambda: aggregate_rows(ranges.all_rows(), where.label_sets, rule, remarks), ranges.count)
 
     def _label_columns(self, ids: Sequence[bytes], context: ReadContext) -> Mapping[str, Sequence[str]]:
         names = [text(ident) for ident in ids]
@@ -95,11 +95,11 @@ class _Ranges:
         self.cells = 2 * len(whole)
         self.bad = 0
 
-    def command(self, index: int) -> Command:
+    def command_at(self, index: int) -> Command:
         """The command for one series."""
         return ("TS.RANGE", self._template.replace(b"{id}", self._ids[index]), *self._bounds)
 
-    def take(self, first: int, replies: Sequence[Reply]) -> Slices:
+    def take_replies(self, first: int, replies: Sequence[Reply]) -> Slices:
         """Handle the replies for the series from `first` on; None is a series that does not exist."""
         for part in slice_evenly(len(replies), self.cells):
             with expect_reply(self._source, "TS.RANGE"):
@@ -113,6 +113,6 @@ class _Ranges:
         self.bad += bad
         return 2 * len(times) + len(points)
 
-    def rows(self) -> Rows:
+    def all_rows(self) -> Rows:
         """All pieces."""
         return join_rows(self._pieces)

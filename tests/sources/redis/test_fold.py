@@ -72,7 +72,7 @@ def test_a_counters_growth_is_all_there_whatever_the_buckets(counts: list[int], 
     asked = Statement("r", "m", "", (), TimeRange(0, end_ms, step_ms))
     buckets = SampleBuckets(asked, "increase", np.empty(0))
     for first in range(0, len(members), 3):
-        buckets.add(read_samples([0], [members[first : first + 3]])[0])
-    found = buckets.finish()
+        buckets.add_piece(read_samples([0], [members[first : first + 3]])[0])
+    found = buckets.finish_buckets()
     assert found.value.sum() == grown
     assert len(found.time) == len(set(found.time.tolist()))
