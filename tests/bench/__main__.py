@@ -22,6 +22,7 @@ from tests.bench.lag import lag
 from tests.bench.living import living
 from tests.bench.misses import misses
 from tests.bench.points import PointStores, point_stores
+from tests.bench.redis_size import redis_size
 from tests.bench.replicas import replicas
 from tests.bench.report import Line, report
 from tests.bench.thinning import thinning
@@ -30,7 +31,7 @@ from tests.servers.world import Stores, running_stores
 P = ParamSpec("P")
 
 #: Each on what it makes itself.
-_ALONE: Mapping[str, Callable[[int], list[Line]]] = {"columns": columns, "thinning": thinning, "lag": lag}
+_ALONE: Mapping[str, Callable[[int], list[Line]]] = {"columns": columns, "thinning": thinning, "lag": lag, "redis": redis_size}
 #: On the simulated world.
 _IN_WORLD: Mapping[str, Callable[[Stores, Path, int], list[Line]]] = {
     "hits": hits,

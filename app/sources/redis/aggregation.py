@@ -1,19 +1,14 @@
-"""How the hashes and events of a read become figures: the value of a row, and many rows to one value per label set and bucket."""
+"""Many rows to one value per label set and bucket. Pure functions over columns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
-from app.documents.schema import Strict
-from app.model import NO_REMARKS, Flags, Indices, Labels, Parts, Remarks, Times, Values, gap_remark
-from app.sources.redis.parse import Cell, instants, numbers, text
-from app.sources.redis.reads import Grouped, KeyRead, ReadContext, Run, unparsed_remark
+from app.model import NO_REMARKS, Frame, Indices, Labels, Parts, Remarks, Times, Values
 
 Aggregate = Literal["sum", "avg", "min", "max", "count", "quantile", "ratio", "rate"]
 
@@ -31,6 +26,15 @@ class Rows:
     below: Values
 
 
+def join_rows(pieces: Sequence[Rows]) -> Rows:
+    """The rows of all pieces."""
+    columns = zip(*((one.time, one.place, one.above, one.below) for one in (_NO_ROWS, *pieces)), strict=True)
+    return Rows(*(np.concatenate(column) for column in columns))
+
+
+_NO_ROWS = Rows(np.empty(0, np.int64), np.empty(0, np.intp), np.empty(0), np.empty(0))
+
+
 @dataclass(frozen=True, slots=True)
 class Aggregation:
     """How the rows of one label set and bucket become one value. `seconds` gives for each bucket how long it has lasted (`rate`).
@@ -44,19 +48,98 @@ class Aggregation:
     weighs: bool = False
 
 
-def aggregate_rows(rows: Rows, label_sets: Sequence[Labels], rule: Aggregation) -> list[Run]:
-    """One run per label set. Every aggregate leaves nulls out; an aggregate of nothing but nulls is null."""
-    if not len(rows.time):
-        return []
-    order = np.lexsort((rows.time, rows.place))
-    time, place = rows.time[order], rows.place[order]
-    first = np.flatnonzero(np.append(True, (time[1:] != time[:-1]) | (place[1:] != place[:-1])))
-    cells = _Cells(rows.above[order], rows.below[order], first, rule.seconds(time[first]), rule.quantile)
-    time, place, value = time[first], place[first], _FOLDS[rule.aggregate](cells)
+@dataclass(frozen=True, slots=True)
+class ZeroFill:
+    """Label sets that have 0 in each of these buckets in which they have no value."""
+
+    label_sets: Sequence[Labels] = ()
+    buckets: Times = field(default_factory=lambda: np.empty(0, np.int64))
+
+
+def aggregate_rows(
+    rows: Rows,
+    label_sets: Sequence[Labels],
+    rule: Aggregation,
+    remarks: Remarks = NO_REMARKS,
+    zeros: ZeroFill | None = None,
+    **said: Any,
+) -> Frame:
+    """The rows as a frame of one run per label set, with the remarks and what else the source says of it (`Frame`'s fields).
+
+    Every aggregate leaves nulls out; an aggregate of nothing but nulls is null.
+
+    The work is done on whole columns: label sets are sorted once, and rows that come in order are not sorted again.
+    """
+    given = dict.fromkeys((*label_sets, *(zeros.label_sets if zeros else ())))
+    series = sorted(given)
+    rank = {labels: index for index, labels in enumerate(series)}
+    rank_of = np.array([rank[labels] for labels in label_sets], dtype=np.intp)
+    table = _fold_rows(rows.time, rank_of[rows.place], rows, rule)
+    if zeros:
+        table = _fill_zeros(table, np.array([rank[labels] for labels in zeros.label_sets], dtype=np.intp), zeros.buckets)
+    return _frame_of_table(table, series, {"notices": remarks.notices, "partial": remarks.partial, **said})
+
+
+#: Rows in the order of label set and time: time, label set, values (a second column has weights).
+_Table = tuple[Times, Indices, Values]
+
+
+def _fold_rows(time: Times, place: Indices, rows: Rows, rule: Aggregation) -> _Table:
+    if not len(time):
+        return time, place, rows.above
+    above, below = rows.above, rows.below
+    if not is_ordered(place, time):
+        order = np.lexsort((time, place))
+        time, place, above, below = time[order], place[order], above[order], below[order]
+    first = start_rows(place, time)
+    if len(first) == len(time) and rule.aggregate in _OF_ONE and not rule.weighs:
+        return time, place, divide_columns(above, below)
+    cells = _Cells(above, below, first, rule.seconds(time[first]), rule.quantile)
+    value = _FOLDS[rule.aggregate](cells)
     if rule.weighs and rule.aggregate in _WEIGHTS:
         value = np.column_stack((value, _WEIGHTS[rule.aggregate](cells)))
-    edges = np.flatnonzero(np.concatenate(([True], place[1:] != place[:-1], [True])))
-    return [(label_sets[place[start]], time[start:end], value[start:end]) for start, end in pairwise(edges)]
+    return time[first], place[first], value
+
+
+def is_ordered(place: Indices, time: Times) -> bool:
+    """Whether rows are in the order of `place` and time."""
+    ascends = (place[1:] > place[:-1]) | ((place[1:] == place[:-1]) & (time[1:] >= time[:-1]))
+    return bool(ascends.all())
+
+
+def start_rows(*columns: Indices | Times) -> Indices:
+    """The rows that differ from the one before them in any column."""
+    changes = np.ones(len(columns[0]), dtype=np.bool_)
+    changes[1:] = False
+    for column in columns:
+        changes[1:] |= column[1:] != column[:-1]
+    return np.flatnonzero(changes)
+
+
+def _fill_zeros(table: _Table, places: Indices, buckets: Times) -> _Table:
+    """The table with a row of 0 for each of the label sets and buckets that it has no row for."""
+    time = np.concatenate((table[0], np.tile(buckets, len(places))))
+    place = np.concatenate((table[1], np.repeat(places, len(buckets))))
+    value = np.concatenate((table[2], np.zeros(len(place) - len(table[1]))))
+    order = np.lexsort((time, place))  # stable: a value comes before the zero for the same bucket
+    first = order[start_rows(place[order], time[order])]
+    return time[first], place[first], value[first]
+
+
+def _frame_of_table(table: _Table, series: Sequence[Labels], said: Mapping[str, Any]) -> Frame:
+    time, place, value = table
+    if not len(time):
+        return Frame(**said)
+    begins = start_rows(place)
+    columns = (value,) if value.ndim == 1 else (np.ascontiguousarray(value[:, 0]), np.ascontiguousarray(value[:, 1]))
+    return Frame(
+        time=time,
+        value=columns[0],
+        weight=columns[1] if len(columns) > 1 else Frame().weight,
+        series=tuple(series[index] for index in place[begins].tolist()),
+        offsets=(*begins.tolist(), len(time)),
+        **said,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +195,16 @@ def _max(cells: _Cells) -> Values:
 
 
 def _quantile(cells: _Cells) -> Values:
-    value, _ = _known_values(cells)
-    parts = np.split(value, cells.first[1:])
-    known = [part[~np.isnan(part)] for part in parts]
-    return np.array([np.quantile(part, cells.quantile) if len(part) else np.nan for part in known])
+    """As `np.quantile` of each cell's known values, to the last digit."""
+    value, known = _known_values(cells)
+    cell = np.repeat(np.arange(len(cells.first)), np.diff(np.append(cells.first, len(value))))
+    ascending = value[np.lexsort((value, cell))]  # nulls come last in their cell
+    place = np.maximum(known - 1, 0) * cells.quantile
+    below = cells.first + place.astype(np.intp)
+    above = np.minimum(below + 1, cells.first + np.maximum(known - 1, 0).astype(np.intp))
+    low, high, share = ascending[below], ascending[above], place % 1
+    between = np.where(share < 0.5, low + (high - low) * share, high - (high - low) * (1 - share))
+    return np.where(known > 0, between, np.nan)
 
 
 def _ratio(cells: _Cells) -> Values:
@@ -140,124 +229,9 @@ _FOLDS: Mapping[Aggregate, Callable[[_Cells], Values]] = {
     "ratio": _ratio,
     "rate": _rate,
 }
+#: aggregates of one row that are its value
+_OF_ONE: frozenset[Aggregate] = frozenset(("sum", "avg", "min", "max", "quantile", "ratio"))
 #: the weight behind a mean
 _WEIGHTS: Mapping[Aggregate, Callable[[_Cells], Values]] = {"avg": _count, "ratio": _denominator}
 #: how the parts of a figure of events become one
 PARTS: Mapping[Aggregate, Parts] = {"sum": "sum", "count": "sum", "min": "min", "max": "max", "avg": "mean", "ratio": "mean"}
-
-
-class Ratio(Strict):
-    """(sum of `plus` - sum of `minus`) / `over` * scale; without `over` the plain sum. No value is below `least`.
-
-    A denominator below `zero` counts as 0, and 0 makes the ratio null: sums of floats leave residues where nothing is left, and
-    a ratio to a negative margin or peak has no meaning. The default is half of the last digit in the tables of the history
-    (DECIMAL(18, 4)); their templates do the same.
-    """
-
-    plus: tuple[str, ...] = Field(min_length=1)
-    minus: tuple[str, ...] = ()
-    over: str | None = None
-    scale: float = 1.0
-    zero: float = Field(0.00005, gt=0)
-    least: float | None = None
-
-    def sides(self, known: Mapping[str, Values], count: int) -> tuple[Values, Values]:
-        """Numerator, scaled, and denominator of each row."""
-        above = sum((known[field] for field in self.plus), np.zeros(count))
-        above = (above - sum((known[field] for field in self.minus), np.zeros(count))) * self.scale
-        below = np.ones(count)
-        if self.over:
-            below = np.where(known[self.over] < self.zero, 0.0, known[self.over])
-        return (above if self.least is None else np.maximum(above, self.least * below)), below
-
-
-class ValueSpec(KeyRead):
-    """The value of one hash or event (one of value, field, age_of, ratio), and how several values become one.
-
-    `aggregate: ratio` divides the sum of the numerators by the sum of the denominators; any other aggregate is of the single
-    values. `scale` multiplies the value. `same` names a field that must be the same in all hashes or entries behind one figure,
-    the currency of amounts for example: where it differs the figure is null and partial. An empty field counts as the same.
-    """
-
-    value: Literal["count"] | None = None
-    field: str | None = None
-    age_of: str | None = None
-    ratio: Ratio | None = None
-    scale: float = 1.0
-    aggregate: Aggregate = "sum"
-    quantile: float = Field(0.95, ge=0, le=1)
-    same: str | None = None
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The fields that the value is computed from."""
-        parts = (*self.ratio.plus, *self.ratio.minus, self.ratio.over) if self.ratio else (self.field, self.age_of)
-        return tuple(dict.fromkeys(part for part in parts if part))
-
-    def aggregation_rule(self, context: ReadContext) -> Aggregation:
-        """How rows of one label set and bucket become one value."""
-        return Aggregation(self.aggregate, self.quantile, context.bucket_seconds, weighs=self.given_parts == "mean")
-
-    def parse_fields(self, cells: Mapping[str, Sequence[Cell]], pattern: str) -> tuple[dict[str, Values], Remarks]:
-        """The value's fields as numbers (instants as epoch ms), with a remark for each field that does not parse everywhere."""
-        known, remarks = dict[str, Values](), NO_REMARKS
-        for field in self.fields:
-            known[field], bad = (instants if field == self.age_of else numbers)(cells[field])
-            remarks += unparsed_remark(pattern, field, bad)
-            if missing := cells[field].count(None):
-                remarks += gap_remark(f"{pattern}: {field} is missing {missing} times; shown as null")
-        return known, remarks
-
-    def find_unlike(self, cells: Mapping[str, Sequence[Cell]], where: Grouped, pattern: str) -> tuple[Flags, Remarks]:
-        """Which of the rows that were kept have several values of `same` in their label set, with a remark. `cells` has these
-        rows only."""
-        none = np.zeros(len(where.place), dtype=np.bool_)
-        if self.same is None:
-            return none, NO_REMARKS
-        said = [text(cell).strip().upper() for cell in cells[self.same]]
-        if len(set(said) - {""}) <= 1:
-            return none, NO_REMARKS
-        by_set: list[set[str]] = [set() for _ in where.label_sets]
-        for place, word in zip(where.place.tolist(), said, strict=True):
-            by_set[place] |= {word} - {""}
-        several = np.array([len(found) > 1 for found in by_set], dtype=np.bool_)
-        if not several.any():
-            return none, NO_REMARKS
-        words = ", ".join(sorted(set().union(*(found for found in by_set if len(found) > 1)))[:5])
-        advice = "such figures are not added up; keep the labels that tell them apart"
-        return several[where.place], gap_remark(f"{pattern}: {self.same} differs ({words}): {advice}")
-
-    def value_sides(self, known: Mapping[str, Values], count: int, now_ms: int | Times) -> tuple[Values, Values]:
-        """Numerator and denominator of each row's value."""
-        one = np.ones(count)
-        if self.field:
-            return known[self.field] * self.scale, one
-        if self.age_of:
-            # No negative age where the store's clock is ahead of ours.
-            return np.maximum(now_ms - known[self.age_of], 0) / 1000 * self.scale, one
-        if self.ratio:
-            above, below = self.ratio.sides(known, count)
-            return above * self.scale, below
-        return one * self.scale, one
-
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """Value forms and aggregates that do not fit together."""
-        forms = ("value", "field", "age_of", "ratio")
-        given = [form for form in forms if getattr(self, form) is not None]
-        if len(given) != 1 and not self._is_share:
-            yield "value", f"exactly one of {', '.join(forms)} is needed; found {' and '.join(given) or 'none'}"
-        if self.aggregate == "ratio" and not (self.ratio and self.ratio.over) and not self._is_share:
-            yield "aggregate", "ratio needs a `ratio` with `over`"
-        if self.value == "count" and self.aggregate not in ("sum", "count", "rate"):
-            yield "aggregate", f"{self.aggregate} of `value: count` says nothing; allowed: sum, count"
-        if self.same and not (self.field or self.ratio):
-            yield "same", "needs `field` or `ratio`: only amounts are added up"
-        if self.same and self.aggregate in ("count", "rate"):
-            yield "same", f"does not go with `aggregate: {self.aggregate}`, which adds up no amounts"
-        if self.ratio and self.ratio.least is not None and (self.aggregate == "ratio" or not self.ratio.over):
-            yield "ratio.least", "is of single ratios: it needs `over` and does not go with `aggregate: ratio`"
-
-    @property
-    def _is_share(self) -> bool:
-        """True where the value is a share of events and has no other form."""
-        return False

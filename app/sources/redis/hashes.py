@@ -2,52 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
+from app.cooperative import run_apart
 from app.model import NO_REMARKS, Flags, Frame, Labels, Parts, Remarks, Times, Values, gap_remark
-from app.sources.redis.aggregation import COUNTING, PARTS, Rows, ValueSpec, aggregate_rows
-from app.sources.redis.as_of import AsOf
-from app.sources.redis.connections import Command, Reply
-from app.sources.redis.history import OverTime, lookback_ms, sample_buckets
-from app.sources.redis.parse import text
-from app.sources.redis.reads import (
-    ID,
-    FoundHashes,
-    Grouped,
-    Hashes,
-    Members,
-    ReadContext,
-    Run,
-    Zeros,
-    ask_indexes,
-    frame_from_runs,
-    group_rows,
-    members_of,
-    union_command,
-    unparsed_remark,
-    with_zeros,
-)
+from app.sources.redis.aggregation import COUNTING, PARTS, Rows, ZeroFill, aggregate_rows
+from app.sources.redis.as_of import AsOf, Written
+from app.sources.redis.columns import ValueColumns
+from app.sources.redis.connections import Command
+from app.sources.redis.history import OverTime, SampleBuckets, lookback_ms
+from app.sources.redis.reads import ID, Grouped, Grouping, Members, ReadContext, ask_indexes, members_of, union_command
+from app.sources.redis.rounds import ask_parts, fits_one_round
+from app.sources.redis.tables import Hashes, HashTable, SampleTable, Zeros, accepted_ids
+from app.sources.redis.values import ValueSpec
 
 
 @dataclass(frozen=True, slots=True)
-class HashValues:
-    """The hashes that passed the filters: each field's values, which rows must not be joined with others, and the remarks on the
-    values and on the joining."""
+class FoundHashes:
+    """Hashes that are asked for, and the columns that are filled with those that pass the filters."""
 
-    known: dict[str, Values]
-    unlike: Flags
-    odd: Remarks
-    differ: Remarks
-
-    def where(self, rows: Flags) -> HashValues:
-        """Only these rows."""
-        return replace(self, known={field: column[rows] for field, column in self.known.items()}, unlike=self.unlike[rows])
+    table: HashTable
+    columns: ValueColumns
+    written: Written | None = None
 
 
 class HashSpec(ValueSpec):
@@ -64,24 +46,20 @@ class HashSpec(ValueSpec):
         same = [self.same] if self.same else []
         return tuple(dict.fromkeys((*self.fields, *(word for word in words if word != ID), *same)))
 
-    def group_hashes(self, found: FoundHashes, context: ReadContext) -> Grouped:
-        """The hashes' label sets, filtered."""
-        labels = {label: [text(cell) for cell in found.cells[self.word(label)]] for label in context.used_labels}
-        return group_rows(labels, len(found.rows), context.statement.labels, context.statement.where)
+    def hash_table(
+        self, template: str, ids: Sequence[bytes], context: ReadContext, written: Written | None = None
+    ) -> FoundHashes:
+        """The table of hashes to ask for, and the columns that it fills."""
+        words = {label: self.word(label) for label in context.used_labels}
+        hashes = Hashes(template, ids, self.fields_for(context.used_labels), context)
+        columns = ValueColumns(self)
+        grouping = Grouping(context.statement.labels, context.statement.where)
+        return FoundHashes(HashTable(hashes, words, grouping, columns, written), columns, written)
 
-    def aggregate_hashes(self, kept: HashValues, where: Grouped, times: Times, context: ReadContext) -> list[Run]:
-        """The hashes that passed the filters, aggregated by label set."""
-        above, below = self.value_sides(kept.known, len(where.keep), context.statement.now_ms)
-        above = np.where(kept.unlike, np.nan, above)
-        return aggregate_rows(Rows(times, where.place, above, below), where.label_sets, self.aggregation_rule(context))
-
-    def hash_values(self, found: FoundHashes, where: Grouped, pattern: str) -> HashValues:
-        """The fields of the hashes that passed the filters. Remarks are about these hashes only."""
-        fields = (*self.fields, *([self.same] if self.same else []))
-        cells = {field: [found.cells[field][row] for row in where.keep.tolist()] for field in fields}
-        known, odd = self.parse_fields(cells, pattern)
-        unlike, differ = self.find_unlike(cells, where, pattern)
-        return HashValues(known, unlike, odd, differ)
+    def rows_of(self, known: Mapping[str, Values], unlike: Flags, where: Grouped, times: Times, context: ReadContext) -> Rows:
+        """A row for each of these hashes, at these times."""
+        above, below = self.value_sides(known, len(where.place), context.statement.now_ms)
+        return Rows(times, where.place, np.where(unlike, np.nan, above), below)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """As for every value form; a rate needs events."""
@@ -105,12 +83,23 @@ class HashRead(HashSpec):
         """One point at the open bucket; nothing where only closed buckets are asked for or the hash does not exist."""
         if not context.statement.now_ms:
             return Frame()
-        hashes = Hashes(self.key, [b""], self.fields_for(context.used_labels))
-        found = hashes.found_hashes(await context.connections.ask(hashes.commands(context)), context)
-        where = self.group_hashes(found, context)
-        kept = self.hash_values(found, where, self.key)
-        times = np.full(len(where.keep), context.open_ms)
-        return frame_from_runs(self.aggregate_hashes(kept, where, times, context), kept.odd + kept.differ)
+        found = self.hash_table(self.key, [b""], context)
+        await ask_parts(context.connections, found.table)
+        where = found.table.grouped_rows()
+        unlike, differ = found.columns.find_unlike(where, self.key)
+        rows = self.rows_of(found.columns.known_values(), unlike, where, np.full(len(where.place), context.open_ms), context)
+        remarks = found.columns.odd_remarks(self.key) + differ
+        return aggregate_rows(rows, where.label_sets, self.aggregation_rule(context), remarks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What was asked for one read of many hashes."""
+
+    members: Members
+    found: FoundHashes
+    zeros: HashTable | None
+    samples: SampleTable | None
 
 
 class HashesRead(HashSpec):
@@ -166,29 +155,46 @@ class HashesRead(HashSpec):
         return bool(self.scored or self.history)
 
     async def answer(self, context: ReadContext) -> Frame:
-        """Two pipelines: the indexes, then all hashes and samples."""
+        """The indexes in one pipeline, then all hashes and samples: in one pipeline, or where they are many in rounds."""
         if not self.ranged and not context.statement.now_ms:
             return Frame()
         members, zero_ids = await self._read_members(context)
-        hashes = Hashes(self.hash, members.ids, self.fields_for(context.used_labels))
-        zeros = self.zeros.label_hashes(context, zero_ids) if self.zeros else None
-        parts = [hashes.commands(context), zeros.commands(context) if zeros else [], self._sample_commands(members, context)]
-        replies = await context.connections.ask([command for part in parts for command in part])
-        of_hashes, of_zeros, of_samples = _split_replies(replies, [len(part) for part in parts])
-        found = hashes.found_hashes(of_hashes, context)
-        runs, remarks = self._runs_of(members, found, of_samples, context)
-        if self.zeros:
-            whole = context.statement.range
-            since_ms = whole.bucket_ms(members.since_ms) if self.ranged else context.open_ms
-            buckets = np.arange(since_ms, whole.to_ms, whole.step_ms)
-            runs = with_zeros(runs, self.zeros.label_sets(context, zero_ids, zeros, of_zeros), buckets)
-        covers_from_ms = members.since_ms if members.since_ms > context.statement.range.from_ms else None
-        return frame_from_runs(runs, members.remarks + remarks, covers_from_ms, self._oldest_writes(found, context))
+        found = self.hash_table(self.hash, members.ids, context, Written(self.as_of.field) if self.as_of else None)
+        zeros = await self.zeros.label_table(context, zero_ids) if self.zeros else None
+        samples = await self._ask_tables(found, zeros, context)
+        work = partial(self._frame_of, _Answer(members, found, zeros, samples), context)
+        return await run_apart(work, found.table.count + (samples.size if samples else 0))
 
-    def _oldest_writes(self, found: FoundHashes, context: ReadContext) -> dict[Labels, int]:
-        if self.as_of is None or not context.statement.now_ms:
-            return {}
-        return self.as_of.oldest_writes(found.cells[self.as_of.field], self.group_hashes(found, context))
+    async def _ask_tables(self, found: FoundHashes, zeros: HashTable | None, context: ReadContext) -> SampleTable | None:
+        table = found.table
+        if not self.history:
+            await ask_parts(context.connections, table, *([zeros] if zeros else []))
+            return None
+        samples = self._sample_table(found, range(table.count), context)
+        if fits_one_round(table, samples):
+            await ask_parts(context.connections, table, samples)
+            return samples
+        await ask_parts(context.connections, table)
+        samples = self._sample_table(found, table.grouped_rows().keep.tolist(), context)
+        await ask_parts(context.connections, samples)
+        return samples
+
+    def _sample_table(self, found: FoundHashes, idents: Sequence[int], context: ReadContext) -> SampleTable:
+        """The samples of the hashes with the ids at these indices."""
+        whole, history = context.statement.range, self.history or ""
+        since_ms = whole.from_ms - (lookback_ms(whole) if self.over_time in ("rate", "increase") else 0)
+        templates = {field: history.replace("{field}", field) for field in self.fields}
+        begin = partial(self._sample_buckets, found, context)
+        return SampleTable(found.table, idents, templates, (since_ms, whole.to_ms), begin, context)
+
+    def _sample_buckets(self, found: FoundHashes, context: ReadContext) -> Mapping[str, SampleBuckets]:
+        """The buckets of each field, with the present values of the hashes that are not outdated."""
+        outdated, _ = self._outdated_rows(found, found.table.grouped_rows(), context)
+        known = found.columns.known_values()
+        return {
+            field: SampleBuckets(context.statement, self.over_time, np.where(outdated, np.nan, column))
+            for field, column in known.items()
+        }
 
     async def _read_members(self, context: ReadContext) -> tuple[Members, list[bytes]]:
         commands = [self._index_command(context)]
@@ -200,7 +206,8 @@ class HashesRead(HashSpec):
         if self.keeps_s:
             now_ms = int(next(replies)[0]) * 1000  # the server's clock dates the members and trims them
             members = members.trim_to(self.keeps_s, now_ms)
-        return self._filter_ids(members, context), zero_ids
+        filters = tuple(matcher for matcher in context.statement.where if self.word(matcher.label) == ID)
+        return members.where(await accepted_ids(members.ids, filters)) if filters else members, zero_ids
 
     def _index_command(self, context: ReadContext) -> Command:
         key, whole = context.key(self.index), context.statement.range
@@ -209,71 +216,71 @@ class HashesRead(HashSpec):
         limit = context.max_members + 1
         return ("ZREVRANGEBYSCORE", key, f"({whole.to_ms}", whole.from_ms, "WITHSCORES", "LIMIT", 0, limit)
 
-    def _filter_ids(self, members: Members, context: ReadContext) -> Members:
-        """The members that the filters on the id accept."""
-        filters = [matcher for matcher in context.statement.where if self.word(matcher.label) == ID]
-        if not filters:
-            return members
-        ids = [text(ident) for ident in members.ids]
-        names: set[str] = {matcher.label for matcher in filters}
-        return members.where(group_rows(dict.fromkeys(names, ids), len(ids), (), filters).keep.tolist())
-
-    def _sample_commands(self, members: Members, context: ReadContext) -> list[Command]:
-        if not self.history:
-            return []
-        whole = context.statement.range
-        since = whole.from_ms - (lookback_ms(whole) if self.over_time in ("rate", "increase") else 0)
-        templates = [self.history.replace("{field}", field) for field in self.fields]
-        return [
-            ("ZRANGEBYSCORE", context.key(template, ident), since, f"({whole.to_ms}")
-            for template in templates
-            for ident in members.ids
-        ]
-
-    def _runs_of(
-        self, members: Members, found: FoundHashes, samples: Sequence[Reply], context: ReadContext
-    ) -> tuple[list[Run], Remarks]:
-        where = self.group_hashes(found, context)
+    def _frame_of(self, answer: _Answer, context: ReadContext) -> Frame:
+        """All columns as the frame. Work on whole columns, apart from the event loop."""
+        members, found, where = answer.members, answer.found, answer.found.table.grouped_rows()
+        now_ms = context.statement.now_ms
         outdated, old = self._outdated_rows(found, where, context)
-        kept = self.hash_values(found, where, self.hash)
+        unlike, differ = found.columns.find_unlike(where, self.hash)
         # Closed buckets do not depend on what the hashes say now.
-        odd = kept.odd if context.statement.now_ms or not self.history else NO_REMARKS
-        remarks = odd + kept.differ + old + self._missing_hashes(members, found)
-        if self.history:
-            ids = [found.rows[row] for row in where.keep]
-            of_fields = _by_field(samples, self.fields, len(members.ids), ids)
-            runs, of_samples = self._sampled_runs(of_fields, kept, outdated, where, context)
-            return runs, remarks + of_samples
-        where = replace(where, keep=where.keep[~outdated], place=where.place[~outdated])
-        times = np.full(len(where.keep), context.open_ms)
+        odd = found.columns.odd_remarks(self.hash) if now_ms or not self.history else NO_REMARKS
+        remarks = members.remarks + odd + differ + old + self._missing_hashes(found.table)
+        if answer.samples:
+            rows = self._sampled_rows(answer.samples, unlike, where)
+            remarks += answer.samples.odd_remarks(self.history or "")
+        else:
+            rows = self._present_rows(members, found, outdated, unlike, where, context)
+        return aggregate_rows(
+            rows,
+            where.label_sets,
+            self.aggregation_rule(context),
+            remarks,
+            self._zero_fill(answer, context),
+            covers_from_ms=members.since_ms if members.since_ms > context.statement.range.from_ms else None,
+            written_ms=self._oldest_writes(found, where, context),
+        )
+
+    def _present_rows(
+        self, members: Members, found: FoundHashes, outdated: Flags, unlike: Flags, where: Grouped, context: ReadContext
+    ) -> Rows:
+        kept, known = ~outdated, found.columns.known_values()
+        where = replace(where, keep=where.keep[kept], place=where.place[kept])
+        times = np.full(len(where.place), context.open_ms)
         if self.scored:
-            scores = members.scores[np.array(found.rows, dtype=np.intp)[where.keep]]
-            times = context.statement.range.bucket(scores)
-        return self.aggregate_hashes(kept.where(~outdated), where, times, context), remarks
+            times = context.statement.range.bucket(members.scores[where.keep])
+        return self.rows_of({field: column[kept] for field, column in known.items()}, unlike[kept], where, times, context)
+
+    def _sampled_rows(self, samples: SampleTable, unlike: Flags, where: Grouped) -> Rows:
+        table = samples.bucketed_samples()
+        above, below = self.value_sides(table.known, len(table.row), 0)
+        if unlike.any():
+            above = np.where(unlike[table.row], np.nan, above)
+        return Rows(table.time, where.place[table.row], above, below)
 
     def _outdated_rows(self, found: FoundHashes, where: Grouped, context: ReadContext) -> tuple[Flags, Remarks]:
         now_ms = context.statement.now_ms
-        if self.as_of is None or not now_ms:
-            return np.zeros(len(where.keep), dtype=np.bool_), NO_REMARKS
-        return self.as_of.find_outdated(self.hash, found.cells[self.as_of.field], where, now_ms)
+        if self.as_of is None or found.written is None or not now_ms:
+            return np.zeros(len(where.place), dtype=np.bool_), NO_REMARKS
+        return self.as_of.find_outdated(self.hash, found.written, where, now_ms)
 
-    def _missing_hashes(self, members: Members, found: FoundHashes) -> Remarks:
+    def _oldest_writes(self, found: FoundHashes, where: Grouped, context: ReadContext) -> dict[Labels, int]:
+        if self.as_of is None or found.written is None or not context.statement.now_ms:
+            return {}
+        return self.as_of.oldest_writes(found.written, where)
+
+    def _zero_fill(self, answer: _Answer, context: ReadContext) -> ZeroFill | None:
+        if answer.zeros is None:
+            return None
+        whole = context.statement.range
+        since_ms = whole.bucket_ms(answer.members.since_ms) if self.ranged else context.open_ms
+        return ZeroFill(answer.zeros.grouped_rows().label_sets, np.arange(since_ms, whole.to_ms, whole.step_ms))
+
+    def _missing_hashes(self, table: HashTable) -> Remarks:
         """With `as_of` each id has a hash: one that is gone is missing from the figures."""
-        lost = len(members.ids) - len(found.rows)
+        lost = table.count - table.found
         if not self.as_of or not lost:
             return NO_REMARKS
         return gap_remark(f"{self.index}: {lost} of its ids have no {self.hash}; their figures are missing")
-
-    def _sampled_runs(
-        self, members: dict[str, list[Reply]], kept: HashValues, outdated: Flags, where: Grouped, context: ReadContext
-    ) -> tuple[list[Run], Remarks]:
-        present = {field: np.where(outdated, np.nan, column) for field, column in kept.known.items()}
-        table = sample_buckets(members, present, context.statement, self.over_time)
-        above, below = self.value_sides(table.known, len(table.row), 0)
-        above = np.where(kept.unlike[table.row], np.nan, above)
-        rows = Rows(table.time, where.place[table.row], above, below)
-        odd = (unparsed_remark(self.history or "", field, bad) for field, bad in table.bad.items())
-        return aggregate_rows(rows, where.label_sets, self.aggregation_rule(context)), sum(odd, NO_REMARKS)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """As for every value form, and options that do not fit together."""
@@ -312,14 +319,3 @@ class HashesRead(HashSpec):
             yield "zeros", f"{self.aggregate} of nothing is not 0; allowed with: sum, count"
         if "{id}" not in self.zeros.hash and set(self.zeros.labels.values()) != {ID}:
             yield "zeros.hash", "is needed, with {id}, for labels that are hash fields"
-
-
-def _split_replies(replies: Sequence[Reply], lengths: Sequence[int]) -> list[Sequence[Reply]]:
-    """The replies, split into parts of these lengths."""
-    ends = list(accumulate(lengths))
-    return [replies[end - length : end] for end, length in zip(ends, lengths, strict=True)]
-
-
-def _by_field(samples: Sequence[Reply], fields: Sequence[str], count: int, rows: Sequence[int]) -> dict[str, list[Reply]]:
-    """Sample replies, `count` for each field, as lists for the given rows."""
-    return {field: [samples[place * count + row] for row in rows] for place, field in enumerate(fields)}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from app.model import Flags, Indices, Statement, TimeRange, Times, Values
-from app.sources.redis.aggregation import divide_columns
+from app.sources.redis.aggregation import divide_columns, is_ordered, start_rows
 from app.sources.redis.parse import samples
 
 OverTime = Literal["last", "rate", "increase", "max", "avg"]
@@ -30,6 +31,10 @@ class SampleSeries:
     time: Times
     value: Values
 
+    def slice_samples(self, samples: slice) -> SampleSeries:
+        """Only these samples."""
+        return SampleSeries(self.row[samples], self.time[samples], self.value[samples])
+
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
@@ -38,55 +43,109 @@ class Sampled:
     row: Indices
     time: Times
     known: dict[str, Values]
-    #: per field, how many members could not be read as a sample
-    bad: dict[str, int]
 
 
-def sample_buckets(
-    members: Mapping[str, Sequence[Sequence[bytes]]], present: Mapping[str, Values], asked: Statement, over_time: OverTime
-) -> Sampled:
-    """The samples (per field a list of members per hash) in the range's buckets; the present value is the newest one of the open
-    bucket."""
-    buckets, bad = dict[str, SampleSeries](), dict[str, int]()
-    for field, lists in members.items():
-        series, bad[field] = _series_of(lists)
-        if asked.now_ms:
-            series = _with_present(series, present[field], asked.now_ms)
-        buckets[field] = _one_per_bucket(series, asked.range, over_time)
-    return Sampled(*_side_by_side(buckets, asked.range), bad)
-
-
-def _series_of(lists: Sequence[Sequence[bytes]]) -> tuple[SampleSeries, int]:
-    time, value, bad = samples([member for members in lists for member in members])
+def read_samples(rows: Sequence[int], lists: Sequence[Sequence[bytes]]) -> tuple[SampleSeries, int]:
+    """The members of samples of each row, a list a row, and how many of them are no sample."""
+    time, value, bad = samples(lists)
     counts = [len(members) for members in lists]
     if bad:  # rare: count the samples of each list by itself
-        counts = [len(samples(members)[0]) for members in lists]
-    return SampleSeries(np.repeat(np.arange(len(lists)), counts), time, value), bad
+        counts = [len(samples([members])[0]) for members in lists]
+    return SampleSeries(np.repeat(np.array(rows, dtype=np.intp), counts), time, value), bad
 
 
-def _with_present(series: SampleSeries, present: Values, now_ms: int) -> SampleSeries:
-    """The samples with the hash's own value as the newest one; samples of a clock ahead of ours are moved back to now."""
-    rows = np.flatnonzero(~np.isnan(present))
-    return SampleSeries(
-        np.concatenate((series.row, rows)),
-        np.concatenate((np.minimum(series.time, now_ms), np.full(len(rows), now_ms))),
-        np.concatenate((series.value, present[rows])),
-    )
+def join_samples(pieces: Sequence[SampleSeries]) -> SampleSeries:
+    """Pieces in the order of their rows as one."""
+    columns = zip(*((piece.row, piece.time, piece.value) for piece in (_NO_SAMPLES, *pieces)), strict=True)
+    return SampleSeries(*(np.concatenate(column) for column in columns))
+
+
+_NO_SAMPLES = SampleSeries(np.empty(0, np.intp), np.empty(0, np.int64), np.empty(0))
+
+
+class SampleBuckets:
+    """The samples of one field in the range's buckets. They come in pieces, and what is kept of a piece are its buckets.
+
+    `present` has the value of each row's hash, the newest sample of the open bucket; it is left out where only closed buckets are
+    asked for.
+    """
+
+    def __init__(self, asked: Statement, over_time: OverTime, present: Values) -> None:
+        self._asked = asked
+        self._over_time = over_time
+        self._present = present
+        self._waiting = _NO_SAMPLES
+        self._next_row = 0
+        self._buckets: list[SampleSeries] = []
+        #: how many values of buckets there are so far
+        self.size = 0
+
+    def add_piece(self, series: SampleSeries) -> None:
+        """One piece, in the order of rows. Its last row may go on in the next piece."""
+        if not len(series.row):
+            return
+        series = join_samples((self._waiting, series)) if len(self._waiting.row) else series
+        last = int(series.row[-1])
+        whole = int(np.searchsorted(series.row, last))
+        self._waiting = series.slice_samples(slice(whole, None))
+        self._put_into_buckets(series.slice_samples(slice(whole)), last)
+
+    def finish_buckets(self) -> SampleSeries:
+        """Everything; nothing can be added afterwards."""
+        self._put_into_buckets(self._waiting, len(self._present))
+        self._waiting = _NO_SAMPLES
+        return join_samples(self._buckets)
+
+    def _put_into_buckets(self, series: SampleSeries, end: int) -> None:
+        """The rows up to `end`, all of whose samples are here."""
+        if self._asked.now_ms:
+            present = self._present[self._next_row : end]
+            rows = np.flatnonzero(~np.isnan(present)) + self._next_row
+            series = _with_present(series, rows, self._present[rows], self._asked.now_ms)
+        self._next_row = max(end, self._next_row)
+        found = _one_per_bucket(series, self._asked.range, self._over_time)
+        self._buckets.append(found)
+        self.size += len(found.row)
+
+
+def _with_present(series: SampleSeries, rows: Indices, present: Values, now_ms: int) -> SampleSeries:
+    """The samples with these rows' present values as the newest ones; samples of a clock ahead of ours are moved back to now."""
+    at = np.searchsorted(series.row, rows, side="right") + np.arange(len(rows))
+    before = np.ones(len(series.row) + len(rows), dtype=np.bool_)
+    before[at] = False
+    columns = ((series.row, rows), (np.minimum(series.time, now_ms), now_ms), (series.value, present))
+    return SampleSeries(*(_interleave(column, np.flatnonzero(before), added, at) for column, added in columns))
+
+
+def _interleave(column: npt.NDArray[Any], places: Indices, added: npt.NDArray[Any] | int, at: Indices) -> npt.NDArray[Any]:
+    """A column with its values at these places and the added ones at others. (`np.insert` takes three times as long.)"""
+    found = np.empty(len(places) + len(at), column.dtype)
+    found[places], found[at] = column, added
+    return found
 
 
 def _one_per_bucket(series: SampleSeries, whole: TimeRange, over_time: OverTime) -> SampleSeries:
     """One sample per row and bucket, the time being the bucket's start."""
-    known = np.flatnonzero(~np.isnan(series.value))
-    if not len(known):
-        return SampleSeries(known, np.empty(0, np.int64), np.empty(0))
-    order = known[np.lexsort((series.time[known], series.row[known]))]  # stable: the present value stays last
-    row, time, value = series.row[order], series.time[order], series.value[order]
-    bucket = whole.bucket(time)
-    first = np.flatnonzero(np.append(True, (bucket[1:] != bucket[:-1]) | (row[1:] != row[:-1])))
-    figure = _OVER_TIME[over_time](_Ordered(row, time, value, first))
-    row, bucket = row[first], bucket[first]
+    series = _in_order(series)
+    if not len(series.time):
+        return series
+    bucket = whole.bucket(series.time)
+    first = start_rows(series.row, bucket)
+    figure = _OVER_TIME[over_time](_Ordered(series.row, series.time, series.value, first))
+    row, bucket = series.row[first], bucket[first]
     keep: Flags = (bucket >= whole.bucket_ms(whole.from_ms)) & (bucket < whole.to_ms) & ~np.isnan(figure)
-    return SampleSeries(row[keep], bucket[keep], figure[keep])
+    return SampleSeries(row, bucket, figure) if keep.all() else SampleSeries(row[keep], bucket[keep], figure[keep])
+
+
+def _in_order(series: SampleSeries) -> SampleSeries:
+    """The samples that are not null, in the order of row and time. A zset's samples come in that order."""
+    null = np.isnan(series.value)
+    if null.any():
+        series = SampleSeries(series.row[~null], series.time[~null], series.value[~null])
+    if is_ordered(series.row, series.time):
+        return series
+    order = np.lexsort((series.time, series.row))  # stable: the present value stays last
+    return SampleSeries(series.row[order], series.time[order], series.value[order])
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +206,15 @@ _OVER_TIME: Mapping[OverTime, Callable[[_Ordered], Values]] = {
 }
 
 
-def _side_by_side(buckets: Mapping[str, SampleSeries], whole: TimeRange) -> tuple[Indices, Times, dict[str, Values]]:
+def place_side_by_side(buckets: Mapping[str, SampleSeries], whole: TimeRange) -> Sampled:
     """The fields side by side: a row for each hash and bucket in which any field has a value."""
+    fields = list(buckets.values())
+    if all(np.array_equal(one.row, fields[0].row) and np.array_equal(one.time, fields[0].time) for one in fields[1:]):
+        return Sampled(fields[0].row, fields[0].time, {field: series.value for field, series in buckets.items()})
     width, begins_ms = max(len(whole), 1), whole.bucket_ms(whole.from_ms)
     codes = {field: series.row * width + (series.time - begins_ms) // whole.step_ms for field, series in buckets.items()}
     cells = np.unique(np.concatenate(list(codes.values())))
     known = {field: np.full(len(cells), np.nan) for field in buckets}
     for field, series in buckets.items():
         known[field][np.searchsorted(cells, codes[field])] = series.value
-    return cells // width, begins_ms + cells % width * whole.step_ms, known
+    return Sampled(cells // width, begins_ms + cells % width * whole.step_ms, known)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import orjson
 
 from app.clock import SECONDS_BELOW
 from app.model import Times, Values
@@ -18,6 +19,7 @@ Cell = bytes | None
 
 #: the end of the year 9999: no epoch in milliseconds is above it
 _MILLISECONDS_BELOW = 253_402_300_800_000
+_NO_VALUES: Values = np.empty(0, dtype=np.float64)
 #: a backslash that would look like the escape of a byte that is not UTF-8
 _ESCAPE_LIKE = re.compile(rb"\\(?=x[0-9a-f]{2})")
 
@@ -62,26 +64,48 @@ def _parse_number(cell: bytes) -> float:
 
 
 def _parse_instant(cell: bytes) -> float:
+    if b":" in cell:  # no number has one
+        return _parse_date(cell)
     try:
         epoch = _parse_number(cell)
     except ValueError:
-        moment = datetime.fromisoformat(cell.decode().strip())
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
+        return _parse_date(cell)
     at_ms = epoch * 1000 if abs(epoch) < SECONDS_BELOW else epoch
     # Micro- or nanoseconds: taken for milliseconds they would lie in a far future.
     return at_ms if abs(at_ms) < _MILLISECONDS_BELOW else math.nan
 
 
-def samples(members: Sequence[bytes]) -> tuple[Times, Values, int]:
-    """Members `ms:value` as times and values (NaN for null), and how many are no sample and are left out."""
-    joined = b":".join(members)
+def _parse_date(cell: bytes) -> float:
+    moment = datetime.fromisoformat(cell.decode().strip())
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
+
+
+def samples(lists: Sequence[Sequence[bytes]]) -> tuple[Times, Values, int]:
+    """Members `ms:value` of all lists as times and values (NaN for null), and how many are no sample and are left out."""
+    count = sum(map(len, lists))
+    flat = _plain_numbers(b",-".join(map(b",-".join, filter(None, lists))), count)
+    times = -flat[::2]
+    # Out of step, or a time far from now: some member is not what it should be.
+    if len(flat) == 2 * count and (times >= SECONDS_BELOW).all() and np.isfinite(flat).all():
+        return times.astype(np.int64), flat[1::2], 0
+    return _samples_one_by_one([member for members in lists for member in members])
+
+
+def _plain_numbers(joined: bytes, count: int) -> Values:
+    """All times, negated, and values of so many members that are written as JSON writes numbers; else nothing. The members are
+    joined by `,-`: a time is told from a value by its sign.
+
+    orjson reads a number in a third of the time that `float` takes, and as exactly.
+    """
+    numbers = joined.replace(b":", b".0,")
+    # One colon a member, each of them two bytes longer now. A text, true and false are no numbers.
+    if len(numbers) - len(joined) != 2 * count or b'"' in joined or b"u" in joined or b"a" in joined:
+        return _NO_VALUES
     try:
-        flat = np.array(list(map(float, joined.split(b":")))) if members else np.empty(0)
-        if len(flat) == 2 * len(members) and np.isfinite(flat).all() and b"_" not in joined:
-            return flat[::2].astype(np.int64), flat[1::2], 0
-    except ValueError:
-        pass
-    return _samples_one_by_one(members)
+        flat = orjson.loads(b"[-%b]" % numbers) if count else []
+        return np.fromiter(flat, np.float64, len(flat))
+    except (ValueError, TypeError):
+        return _NO_VALUES
 
 
 def _samples_one_by_one(members: Sequence[bytes]) -> tuple[Times, Values, int]:
@@ -103,6 +127,20 @@ def text(cell: Cell) -> str:
     if b"\\x" in cell:
         cell = _ESCAPE_LIKE.sub(rb"\\x5c", cell)
     return cell.decode("utf-8", "backslashreplace")
+
+
+class Texts:
+    """Columns of cells as labels' values. Each distinct cell is read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Cell, str] = {}
+
+    def read_column(self, cells: Sequence[Cell]) -> list[str]:
+        """One column."""
+        known = self._known
+        for cell in set(cells) - known.keys():
+            known[cell] = text(cell)
+        return [known[cell] for cell in cells]
 
 
 def pairs(flat: Sequence[Any]) -> dict[bytes, Any]:

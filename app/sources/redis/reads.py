@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
-from app.documents.schema import Name, Strict
 from app.errors import SourceGarbled, SourceRejected
 from app.filters import accepts_all
 from app.model import (
@@ -24,15 +23,10 @@ from app.model import (
     Statement,
     Times,
     Values,
-    frame_of_runs,
     gap_remark,
 )
 from app.sources.base import Ask, Read
 from app.sources.redis.connections import Command, RedisConnections, Reply
-from app.sources.redis.parse import Cell, text
-
-#: The points of one label set.
-Run = tuple[Labels, Times, Values]
 
 #: The word that stands for the id itself where a hash field is expected.
 ID = "$id"
@@ -63,7 +57,11 @@ class ReadContext:
 
     def key(self, template: str, ident: bytes = b"") -> bytes:
         """The key of a template for one id. Only `{id}` is replaced, so a template may have hash tags."""
-        return (self.prefix + template).encode().replace(b"{id}", ident)
+        return self.full_template(template).replace(b"{id}", ident)
+
+    def full_template(self, template: str) -> bytes:
+        """The template with the source's prefix."""
+        return (self.prefix + template).encode()
 
     def bucket_seconds(self, buckets: Times) -> Values:
         """How long each bucket has lasted: its step, or up to now for the open one (a second at least)."""
@@ -121,25 +119,47 @@ def expect_reply(source: str, command: str) -> Iterator[None]:
         raise SourceGarbled(source, f"answered {command} with something else than Redis does") from odd
 
 
+class Grouping:
+    """Rows that come in pieces: each piece is filtered, and each row put to its label set.
+
+    A filter is evaluated once for each distinct combination of labels.
+    """
+
+    def __init__(self, by: Sequence[str], where: Sequence[Matcher]) -> None:
+        self._by = sorted(set(by))
+        self._tested = list(dict.fromkeys(matcher.label for matcher in where))
+        self._accepts = accepts_all(where)
+        self._verdicts: dict[tuple[str, ...], bool] = {}
+        self._sets: dict[tuple[str, ...], int] = {}
+
+    def group_piece(self, labels: Mapping[str, Sequence[str]], count: int) -> tuple[Indices, Indices]:
+        """The rows of the piece that the filters accept, and for each of them the index of its label set. `labels` has a column
+        for each label."""
+        keep = self._accepted_rows(labels, count)
+        rows = list(zip(*(labels[name] for name in self._by), strict=True)) if self._by else [()] * count
+        kept = rows if len(keep) == count else [rows[row] for row in keep]
+        sets = self._sets
+        place = [sets.setdefault(row, len(sets)) for row in kept]
+        return np.array(keep, dtype=np.intp), np.array(place, dtype=np.intp)
+
+    def label_sets(self) -> list[Labels]:
+        """The label sets of all pieces so far, by their indices."""
+        return [tuple(zip(self._by, values, strict=True)) for values in self._sets]
+
+    def _accepted_rows(self, labels: Mapping[str, Sequence[str]], count: int) -> Sequence[int]:
+        if not self._tested:
+            return range(count)
+        rows = list(zip(*(labels[name] for name in self._tested), strict=True))
+        for row in set(rows) - self._verdicts.keys():
+            self._verdicts[row] = self._accepts(dict(zip(self._tested, row, strict=True)))
+        return [place for place, row in enumerate(rows) if self._verdicts[row]]
+
+
 def group_rows(labels: Mapping[str, Sequence[str]], count: int, by: Sequence[str], where: Sequence[Matcher]) -> Grouped:
     """The rows that the filters accept, grouped by their values of the `by` labels. `labels` has a column for each label."""
-    keep = _accepted_rows(labels, count, where)
-    names = sorted(set(by))
-    sets: dict[tuple[str, ...], int] = {}
-    columns = [labels[name] for name in names]
-    place = [sets.setdefault(tuple(column[row] for column in columns), len(sets)) for row in keep]
-    label_sets = [tuple(zip(names, values, strict=True)) for values in sets]
-    return Grouped(np.array(keep, dtype=np.intp), np.array(place, dtype=np.intp), label_sets)
-
-
-def _accepted_rows(labels: Mapping[str, Sequence[str]], count: int, where: Sequence[Matcher]) -> Sequence[int]:
-    if not where:
-        return range(count)
-    names = list(dict.fromkeys(matcher.label for matcher in where))
-    test = accepts_all(where)
-    rows = list(zip(*(labels[name] for name in names), strict=True))
-    verdicts = {row: test(dict(zip(names, row, strict=True))) for row in set(rows)}
-    return [place for place, row in enumerate(rows) if verdicts[row]]
+    grouping = Grouping(by, where)
+    keep, place = grouping.group_piece(labels, count)
+    return Grouped(keep, place, grouping.label_sets())
 
 
 def unparsed_remark(pattern: str, field: str, count: int) -> Remarks:
@@ -151,54 +171,9 @@ def unparsed_remark(pattern: str, field: str, count: int) -> Remarks:
     return gap_remark(f"{pattern}: {field} does not parse {count} times; shown as null") if count else NO_REMARKS
 
 
-def frame_from_runs(
-    runs: Sequence[Run], remarks: Remarks, covers_from_ms: int | None = None, written_ms: Mapping[Labels, int] | None = None
-) -> Frame:
-    """The runs as a frame with what the read says of them."""
-    return frame_of_runs(
-        runs,
-        notices=remarks.notices,
-        partial=remarks.partial,
-        covers_from_ms=covers_from_ms,
-        written_ms=written_ms or {},
-    )
-
-
 def truncated_remark(what: str, limit: int, name: str) -> Remarks:
     """The remark on something that was longer than its limit."""
     return gap_remark(f"{what}: more than {limit} found; only the newest {limit} are shown ({name})")
-
-
-@dataclass(frozen=True, slots=True)
-class Hashes:
-    """Hashes by their ids, and the fields to read. Without fields only their existence is asked for."""
-
-    template: str
-    ids: Sequence[bytes]
-    fields: tuple[str, ...]
-
-    def commands(self, context: ReadContext) -> list[Command]:
-        """One command for each hash."""
-        keys = [context.key(self.template, ident) for ident in self.ids]
-        return [("HMGET", key, *self.fields) for key in keys] if self.fields else [("EXISTS", key) for key in keys]
-
-    def found_hashes(self, replies: Sequence[Reply], context: ReadContext) -> FoundHashes:
-        """The hashes that exist; one without any of the fields counts as deleted."""
-        with expect_reply(context.statement.source, "HMGET"):
-            if not self.fields:
-                rows = [row for row, exists in enumerate(replies) if exists]
-            else:
-                rows = [row for row, cells in enumerate(replies) if any(cell is not None for cell in cells)]
-            columns = {field: [replies[row][place] for row in rows] for place, field in enumerate(self.fields)}
-        return FoundHashes(rows, {**columns, ID: [self.ids[row] for row in rows]})
-
-
-@dataclass(frozen=True, slots=True)
-class FoundHashes:
-    """The rows (indices into the ids) of hashes that exist, and a column of cells for each field and for the id."""
-
-    rows: Sequence[int]
-    cells: dict[str, list[Cell]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,47 +237,3 @@ def _dated_members(ids: list[bytes], scores: Sequence[float], limit: int, since_
         return Members(ids, times, since_ms)
     since_ms = int(times[limit - 1]) + 1
     return Members(ids, times, since_ms).where(np.flatnonzero(times >= since_ms).tolist())
-
-
-class Zeros(Strict):
-    """Where to find label sets that exist even if no hash has them now. Labels that are hash fields need `hash`."""
-
-    index: str
-    hash: str = ""
-    labels: dict[Name, str] = Field(min_length=1)
-
-    def known_labels(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """The labels that are known here."""
-        return tuple(label for label in labels if label in self.labels)
-
-    def label_hashes(self, context: ReadContext, ids: Sequence[bytes]) -> Hashes | None:
-        """The hashes to read for the labels in use; None where the ids are enough."""
-        words = (self.labels[label] for label in self.known_labels(context.used_labels))
-        fields = tuple(dict.fromkeys(word for word in words if word != ID))
-        return Hashes(self.hash, ids, fields) if fields else None
-
-    def label_sets(
-        self, context: ReadContext, ids: Sequence[bytes], hashes: Hashes | None, replies: Sequence[Reply]
-    ) -> list[Labels]:
-        """The label sets; none where a label that is kept is not known here. Filters on labels that are not known here are left
-        out."""
-        asked = context.statement
-        if set(asked.labels) - set(self.labels):
-            return []
-        found = hashes.found_hashes(replies, context) if hashes else FoundHashes(range(len(ids)), {ID: list(ids)})
-        filters = tuple(matcher for matcher in asked.where if matcher.label in self.labels)
-        known = self.known_labels(context.used_labels)
-        columns = {label: [text(cell) for cell in found.cells[self.labels[label]]] for label in known}
-        return group_rows(columns, len(found.rows), asked.labels, filters).label_sets
-
-
-def with_zeros(runs: Sequence[Run], label_sets: Sequence[Labels], buckets: Times) -> list[Run]:
-    """The runs, with 0 in every bucket in which one of these label sets has no value."""
-    filled = {labels: (times, values) for labels, times, values in runs}
-    for labels in label_sets:
-        values = np.zeros(len(buckets))
-        if labels in filled:
-            times, found = filled[labels]
-            values[np.searchsorted(buckets, times)] = found
-        filled[labels] = (buckets, values)
-    return [(labels, times, values) for labels, (times, values) in filled.items()]

@@ -13,7 +13,7 @@ from app.model import NO_REMARKS, Frame, Remarks, gap_remark
 from app.sources.redis.aggregation import Aggregation, Rows, aggregate_rows
 from app.sources.redis.connections import Reply
 from app.sources.redis.parse import pairs
-from app.sources.redis.reads import KeyRead, ReadContext, Text, expect_reply, frame_from_runs, group_rows
+from app.sources.redis.reads import KeyRead, ReadContext, Text, expect_reply, group_rows
 
 _COMMANDS: Mapping[str, str] = {"set": "SCARD", "zset": "ZCARD", "stream": "XLEN", "list": "LLEN"}
 
@@ -26,7 +26,7 @@ def _frame_of_sizes(
     where = group_rows(columns, len(sizes), context.statement.labels, context.statement.where)
     value = np.array(sizes, dtype=np.float64)[where.keep]
     rows = Rows(np.full(len(value), context.open_ms), where.place, value, np.ones(len(value)))
-    return frame_from_runs(aggregate_rows(rows, where.label_sets, Aggregation("sum", 0.5, context.bucket_seconds)), remarks)
+    return aggregate_rows(rows, where.label_sets, Aggregation("sum", 0.5, context.bucket_seconds), remarks)
 
 
 class SizeRead(KeyRead):

@@ -1,4 +1,4 @@
-"""Redis: live state in hashes, sets, streams and sample zsets. Every read takes at most two pipelines.
+"""Redis: live state in hashes, sets, streams and sample zsets. A read takes two pipelines; a large one takes rounds of them.
 
 Each read (`read:` in the catalogue, by default `hashes`) has a file: hashes, sizes, events, timeseries. Here they get their
 connections.

@@ -8,10 +8,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from app.cooperative import run_apart
 from app.documents.schema import Name
 from app.model import NO_REMARKS, Frame, Indices
-from app.sources.redis.aggregation import Aggregate, Aggregation, Rows, aggregate_rows
-from app.sources.redis.connections import Reply
+from app.sources.redis.aggregation import Aggregate, Aggregation, Rows, aggregate_rows, join_rows
+from app.sources.redis.connections import Command, Reply
 from app.sources.redis.parse import numbers, text
 from app.sources.redis.reads import (
     ID,
@@ -20,12 +21,12 @@ from app.sources.redis.reads import (
     Text,
     ask_indexes,
     expect_reply,
-    frame_from_runs,
     group_rows,
     truncated_remark,
     union_command,
     unparsed_remark,
 )
+from app.sources.redis.rounds import Slices, ask_parts, slice_evenly
 
 
 class TimeSeriesRead(KeyRead):
@@ -48,20 +49,17 @@ class TimeSeriesRead(KeyRead):
     constants: dict[Name, Text] = Field(default_factory=dict)
 
     async def answer(self, context: ReadContext) -> Frame:
-        """Two pipelines: the index, then all ranges."""
+        """The index, then all ranges: in one pipeline, or where they are many in rounds."""
         ids = [b""] if self.index is None else (await ask_indexes(context, [union_command(context.key(self.index))]))[0]
         cut_short = len(ids) > context.max_members
         remarks = truncated_remark(self.index or "", context.max_members, "max_members") if cut_short else NO_REMARKS
         ids = ids[-context.max_members :]
         where = group_rows(self._label_columns(ids, context), len(ids), context.statement.labels, context.statement.where)
-        whole = context.statement.range
-        bounds = (whole.from_ms, whole.to_ms - 1, "ALIGN", whole.origin_ms, "AGGREGATION", self.over_time, whole.step_ms)
-        commands = [("TS.RANGE", context.key(self.key, ids[row]), *bounds) for row in where.keep]
-        replies = await context.connections.ask(commands, missing=("key does not exist",))
-        with expect_reply(context.statement.source, "TS.RANGE"):
-            rows, bad = self._rows_of(replies, where.place)
-        runs = aggregate_rows(rows, where.label_sets, Aggregation(self.aggregate, self.quantile, context.bucket_seconds))
-        return frame_from_runs(runs, remarks + unparsed_remark(self.key, "value", bad))
+        ranges = _Ranges(self, [ids[row] for row in where.keep], where.place, context)
+        await ask_parts(context.connections, ranges, missing=("key does not exist",))
+        rule = Aggregation(self.aggregate, self.quantile, context.bucket_seconds)
+        remarks += unparsed_remark(self.key, "value", ranges.bad)
+        return await run_apart(lambda: aggregate_rows(ranges.all_rows(), where.label_sets, rule, remarks), ranges.count)
 
     def _label_columns(self, ids: Sequence[bytes], context: ReadContext) -> Mapping[str, Sequence[str]]:
         names = [text(ident) for ident in ids]
@@ -69,13 +67,6 @@ class TimeSeriesRead(KeyRead):
             label: names if self.word(label) == ID else [self.constants.get(label, "")] * len(names)
             for label in context.used_labels
         }
-
-    def _rows_of(self, replies: Sequence[Reply], place: Indices) -> tuple[Rows, int]:
-        points = [reply or [] for reply in replies]
-        times = np.array([at for reply in points for at, _ in reply], dtype=np.int64)
-        values, bad = numbers([value for reply in points for _, value in reply])
-        places = np.repeat(place, [len(reply) for reply in points])
-        return Rows(times, places, values * self.scale, np.ones(len(values))), bad
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """The template and the index belong together; labels come from the id or from constants."""
@@ -86,3 +77,42 @@ class TimeSeriesRead(KeyRead):
         for label, word in self.labels.items():
             if word != ID:
                 yield f"labels.{label}", f"{word!r}: a time series has no fields; allowed: {ID}, or `constants`"
+
+
+class _Ranges:
+    """The values of all series, a row each. A `Part` of an asking."""
+
+    def __init__(self, read: TimeSeriesRead, ids: Sequence[bytes], place: Indices, context: ReadContext) -> None:
+        whole = context.statement.range
+        self._bounds = (whole.from_ms, whole.to_ms - 1, "ALIGN", whole.origin_ms, "AGGREGATION", read.over_time, whole.step_ms)
+        self._template = context.full_template(read.key)
+        self._source = context.statement.source
+        self._scale = read.scale
+        self._ids = ids
+        self._place = place
+        self._pieces: list[Rows] = []
+        self.count = len(ids)
+        self.cells = 2 * len(whole)
+        self.bad = 0
+
+    def command_at(self, index: int) -> Command:
+        """The command for one series."""
+        return ("TS.RANGE", self._template.replace(b"{id}", self._ids[index]), *self._bounds)
+
+    def take_replies(self, first: int, replies: Sequence[Reply]) -> Slices:
+        """Handle the replies for the series from `first` on; None is a series that does not exist."""
+        for part in slice_evenly(len(replies), self.cells):
+            with expect_reply(self._source, "TS.RANGE"):
+                yield self._take_slice(first + part.start, [reply or [] for reply in replies[part]])
+
+    def _take_slice(self, first: int, points: Sequence[Sequence[Reply]]) -> int:
+        times = np.array([at for reply in points for at, _ in reply], dtype=np.int64)
+        values, bad = numbers([value for reply in points for _, value in reply])
+        places = np.repeat(self._place[first : first + len(points)], [len(reply) for reply in points])
+        self._pieces.append(Rows(times, places, values * self._scale, np.ones(len(values))))
+        self.bad += bad
+        return 2 * len(times) + len(points)
+
+    def all_rows(self) -> Rows:
+        """All pieces."""
+        return join_rows(self._pieces)

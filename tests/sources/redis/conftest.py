@@ -41,3 +41,18 @@ async def source(server: RedisServer) -> AsyncIterator[RedisSource]:
 @pytest.fixture
 def ask(source: RedisSource) -> Asker:
     return Asker(source)
+
+
+def divide_finely(patch: pytest.MonkeyPatch) -> None:
+    """Make every read come in rounds of a few values, handled in slices of fewer."""
+    patch.setattr("app.sources.redis.rounds.ROUND_CELLS", 60)
+    patch.setattr("app.sources.redis.rounds.SLICE_CELLS", 3)
+    patch.setattr("app.sources.redis.tables.SLICE_CELLS", 3)
+    patch.setattr("app.sources.redis.events._ROUND_ENTRIES", 3)
+
+
+@pytest.fixture(params=["one round", "many rounds"])
+def rounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a read comes in one round or in many: no answer depends on it."""
+    if request.param == "many rounds":
+        divide_finely(monkeypatch)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.model import Statement, TimeRange
 from app.sources.redis.aggregation import Aggregate, Aggregation, Rows, aggregate_rows
-from app.sources.redis.history import sample_buckets
+from app.sources.redis.history import SampleBuckets, read_samples
 
 STEP = 1000
 NULL = math.nan
@@ -52,9 +52,11 @@ def test_each_label_set_and_bucket_is_folded_on_its_own(found: list[tuple[int, i
     columns = [np.array(column) for column in zip(*found, strict=True)] or [np.empty(0)] * 4
     table = Rows(columns[0].astype(np.int64) * STEP, columns[1].astype(np.intp), columns[2], columns[3])
     rule = Aggregation(aggregate, 0.5, lambda buckets: np.full(len(buckets), STEP / 1000))
-    runs = aggregate_rows(table, [(("place", str(place)),) for place in range(3)], rule)
+    frame = aggregate_rows(table, [(("place", str(place)),) for place in range(3)], rule)
     folded = {
-        (int(labels[0][1]), int(at)): value for labels, times, values in runs for at, value in zip(times, values, strict=True)
+        (int(labels[0][1]), int(at)): value
+        for labels, times, values in frame.runs()
+        for at, value in zip(times, values, strict=True)
     }
     assert folded.keys() == cells.keys()
     for cell, value in folded.items():
@@ -68,6 +70,9 @@ def test_a_counters_growth_is_all_there_whatever_the_buckets(counts: list[int], 
     members = [f"{place * 10_000}:{count}".encode() for place, count in enumerate(counts)]
     end_ms = -(-len(counts) * 10_000 // step_ms) * step_ms
     asked = Statement("r", "m", "", (), TimeRange(0, end_ms, step_ms))
-    found = sample_buckets({"f": [members]}, {}, asked, "increase")
-    assert found.known["f"].sum() == grown
+    buckets = SampleBuckets(asked, "increase", np.empty(0))
+    for first in range(0, len(members), 3):
+        buckets.add_piece(read_samples([0], [members[first : first + 3]])[0])
+    found = buckets.finish_buckets()
+    assert found.value.sum() == grown
     assert len(found.time) == len(set(found.time.tolist()))

@@ -13,6 +13,8 @@ from tests.frames import shown
 from tests.servers.redis import RedisServer
 from tests.sources.redis.asking import NOW, OPEN, STEP, T0, Asker, problems_of, statement, where
 
+pytestmark = pytest.mark.usefixtures("rounds")
+
 ACCOUNTS = {"index": "account_state:index", "hash": "account_state:{id}", "labels": {"account": "$id", "broker": "broker_id"}}
 TRADES = {"index": "trade_state:open", "hash": "trade_state:{id}", "labels": {"account": "account_id", "symbol": "symbol"}}
 ZEROS = {

@@ -10,6 +10,8 @@ import pytest
 from tests.servers.redis import RedisServer
 from tests.sources.redis.asking import NOW, OPEN, STEP, T0, Asker, where
 
+pytestmark = pytest.mark.usefixtures("rounds")
+
 EQUITY = {
     "index": "account_state:index",
     "hash": "account_state:{id}",

@@ -9,6 +9,8 @@ import pytest
 from tests.servers.redis import RedisServer
 from tests.sources.redis.asking import NOW, OPEN, T0, Asker, problems_of, where
 
+pytestmark = pytest.mark.usefixtures("rounds")
+
 ACCOUNTS = {"index": "account_state:index", "hash": "account_state:{id}", "labels": {"account": "$id", "broker": "broker_id"}}
 EQUITY = {**ACCOUNTS, "field": "equity"}
 SAMPLED = {**EQUITY, "history": "hist:{field}:{id}"}

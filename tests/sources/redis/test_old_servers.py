@@ -153,7 +153,7 @@ async def test_a_ping_that_cannot_be_read_says_so(info: Any) -> None:
 
 
 async def test_a_bug_of_ours_says_that_it_is_one_and_is_not_held_against_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.sources.redis.hashes.group_rows", lambda *_: len(7))  # type: ignore[arg-type]
+    monkeypatch.setattr("app.sources.redis.columns.numbers", lambda *_: len(7))  # type: ignore[arg-type]
     with pytest.raises(SourceCrashed, match=r"^rts: a bug of the bridge \(TypeError, its log says where\)") as crashed:
         await answered(EQUITY, {"ZUNION": [b"A1"], "HMGET": [b"1"]})
     assert not crashed.value.trips_breaker

@@ -62,14 +62,14 @@ def test_a_time_that_would_never_grow_old_is_none(written: bytes) -> None:
 
 
 def test_samples_with_a_broken_one_among_them() -> None:
-    times, values, bad = samples([b"1000:1", b"2000:2.5"])
+    times, values, bad = samples([[b"1000:1"], [], [b"2000:2.5"]])
     assert (times.tolist(), values.tolist(), bad) == ([1000, 2000], [1, 2.5], 0)
-    times, values, bad = samples([b"1000:1", b"2000:", b"broken", b"a:b:c", b"3000:3"])
+    times, values, bad = samples([[b"1000:1", b"2000:"], [b"broken", b"a:b:c", b"3000:3"]])
     assert (times.tolist(), bad) == ([1000, 2000, 3000], 2)
     assert values[[0, 2]].tolist() == [1, 3]
     assert math.isnan(values[1])
     assert [len(column) for column in samples([])[:2]] == [0, 0]
-    times, values, bad = samples([b"1000:1", b"5"])
+    times, values, bad = samples([[b"1000:1", b"5"]])
     assert (times.tolist(), values.tolist(), bad) == ([1000], [1], 1)
 
 

@@ -12,6 +12,8 @@ from tests.servers.redis import RedisServer
 from tests.sources.redis.asking import NOW, OPEN, STEP, T0, Asker, problems_of, statement, where
 from tests.sources.redis.listeners import listener, resp, saying
 
+pytestmark = pytest.mark.usefixtures("rounds")
+
 STATES = {"read": "size", "sizes": {f"instance:state:{state}": {"state": state} for state in ("running", "stopped", "crashed")}}
 SIGNALS = {"read": "stream", "stream": "trade_signals", "group": "executors", "constants": {"group": "executors"}}
 RESULTS = {"read": "events", "stream": "trade_results", "labels": {"broker": "broker_id"}}

@@ -18,6 +18,8 @@ from tests.frames import shown
 from tests.sources.redis.asking import NOW, OPEN, STEP, T0, Asker, problems_of, statement, where
 from tests.sources.redis.listeners import listener, saying
 
+pytestmark = pytest.mark.usefixtures("rounds")
+
 EQUITY = {"read": "timeseries", "index": "account_state:index", "key": "ts:equity:{id}", "labels": {"account": "$id"}}
 
 
