@@ -28,7 +28,8 @@ from app.model import (
     gap_remark,
 )
 from app.sources.base import Ask, Read
-from app.sources.redis.connections import Command, RedisConnections, Reply
+from app.sources.redis.connections import Command, Reply
+from app.sources.redis.link import Session
 from app.sources.redis.parse import Cell, text
 
 #: The points of one label set.
@@ -46,7 +47,7 @@ class ReadContext:
     """One statement, and what its source provides to answer it."""
 
     statement: Statement
-    connections: RedisConnections
+    connections: Session
     prefix: str
     max_members: int
     max_rows: int

@@ -1,0 +1,52 @@
+"""One Redis server at a fixed address, and what any server is asked at a ping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.errors import SourceUnavailable
+from app.model import NO_REMARKS, Remarks
+from app.sources.redis.connections import Command, RedisConnections, Reply
+from app.sources.redis.link import Look, LookedServer
+from app.sources.redis.reads import expect_reply
+
+#: What a server is asked for at a ping.
+LOOK_COMMANDS: tuple[Command, ...] = (("PING",), ("TIME",), ("INFO",))
+#: Error replies to these that say nothing of reads. MISCONF: it cannot save to its disk and refuses writes, and PING with them.
+LOOK_MISSING = ("unknown command", "no permissions", "MISCONF")
+
+
+class ServerLink:
+    """One server at a fixed address."""
+
+    def __init__(self, name: str, address: str, connections: RedisConnections) -> None:
+        self._name = name
+        self._address = address
+        self._connections = connections
+
+    async def exchange(self, commands: Sequence[Command], missing: tuple[str, ...] = ()) -> tuple[list[Reply], Remarks]:
+        """See Link."""
+        return await self._connections.ask(commands, missing), NO_REMARKS
+
+    async def look(self) -> Look:
+        """See Link. Raises SourceUnavailable also for a replica that has lost its master."""
+        _, now, info = await self._connections.ask(LOOK_COMMANDS, LOOK_MISSING)
+        server = looked_server(self._name, self._address, now, info)
+        if server.facts.get("role") == "slave" and server.facts.get("master_link_status") == "down":
+            raise SourceUnavailable(self._name, "is a replica that has lost its master: what it has is old")
+        return Look((server,))
+
+    async def renew(self) -> None:
+        """See Link."""
+        await self._connections.renew()
+
+    async def close(self) -> None:
+        """See Link."""
+        await self._connections.close()
+
+
+def looked_server(source: str, address: str, now: Reply, info: Reply) -> LookedServer:
+    """What a server said; INFO has no lines where the command is not allowed. Raises SourceGarbled."""
+    with expect_reply(source, "INFO and TIME"):
+        text = (info or b"").decode("utf-8", "replace")
+    return LookedServer(address, now, dict(line.split(":", 1) for line in text.splitlines() if ":" in line))
