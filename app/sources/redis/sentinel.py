@@ -165,10 +165,12 @@ class SentinelLink:
             self._left.pop()
 
     def _master_without_sentinels(self, failures: Sequence[SourceError]) -> _Master:
-        unknown = [failure for failure in failures if not failure.retryable and not failure.timed_out]
-        reason = (unknown or failures)[0].reason
-        if self._master is None or unknown:
-            raise SourceUnavailable(self._name, f"no Sentinel names a master of {self._service}: {reason}")
+        """The master known so far. Raises SourceError where there is none, or where a Sentinel refuses to name one."""
+        refusals = [failure for failure in failures if not failure.retryable and not failure.timed_out]
+        failure = (refusals or failures)[0]
+        if self._master is None or refusals:
+            kind = SourceDenied if failure.denied else SourceUnavailable
+            raise kind(self._name, f"no Sentinel names a master of {self._service}: {failure.reason}")
         doubt = self._doubt_remark(0, self._master.address)
         self._master = replace(self._master, found_s=time.monotonic(), doubt=doubt)
         return self._master
