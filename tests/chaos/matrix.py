@@ -38,6 +38,7 @@ from app.config import Settings, SourceSettings
 from app.main import Service, build_service
 from app.model import Clock
 from app.policies import Policy
+from app.sources.redis.source import RedisConfig
 from app.sync import SyncSettings
 from demo.stores import child, free_port
 from tests.servers.faulty import Fault, FaultProxy
@@ -65,6 +66,8 @@ RECOVERY_S = PROBE_S + 1.0
 MINUTE_MS = 60_000
 
 Params = Mapping[str, str]
+#: How a source is reached: wholly other than the stores', or with these keys changed.
+Reached = RedisConfig | Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,16 +211,17 @@ def running_clock(stores: Stores) -> Clock:
 
 
 def settings_of(
-    stores: Stores, ports: Mapping[str, int], policy: Mapping[str, float], connect: Mapping[str, Mapping[str, Any]]
+    stores: Stores, ports: Mapping[str, int], policy: Mapping[str, float], connect: Mapping[str, Reached]
 ) -> Settings:
-    """The stores' settings with quick policies; `connect` changes how single sources are reached."""
+    """The stores' settings with quick policies; `connect` says how single sources are reached, or what is other about it."""
     plain = stores.settings(**ports)
     sources = {
         name: SourceSettings(
-            connect=source.connect.model_copy(update=dict(connect.get(name, {}))),
+            connect=found if isinstance(found, RedisConfig) else source.connect.model_copy(update=dict(found)),
             policy=Policy.model_validate({**POLICY, **policy}),
         )
         for name, source in plain.sources.items()
+        for found in (connect.get(name, {}),)
     }
     return plain.model_copy(update={"sources": sources})
 
@@ -225,7 +229,7 @@ def settings_of(
 @asynccontextmanager
 async def bed(
     stores: Stores,
-    connect: Mapping[str, Mapping[str, Any]] | None = None,
+    connect: Mapping[str, Reached] | None = None,
     targets: Mapping[str, int] | None = None,
     snapshots: Path | None = None,
     sync: SyncSettings | None = None,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import redis
-from redis.cluster import ClusterNode, RedisCluster
+from redis.cluster import RedisCluster
 
 from demo.stores import free_port
 from tests.servers.redis import RedisServer
@@ -40,7 +40,7 @@ class ClusterSite:
 
     def client(self) -> Any:
         """redis-py's client of the whole. The caller closes it."""
-        return RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", node.port) for node in self.nodes])
+        return RedisCluster(host="127.0.0.1", port=next(node.port for node in self.nodes if node.running))
 
     def copy_from(self, server: RedisServer) -> None:
         """Every key of a single server, byte for byte."""

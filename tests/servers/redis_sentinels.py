@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+import redis
+
 from tests.servers.redis import RedisServer, redis_program
 
 SERVICE = "rts"
@@ -33,9 +35,7 @@ class SentinelServer(RedisServer):
         folder.mkdir(parents=True)
         super().__init__(folder, password)
         self._file = folder / "sentinel.conf"
-        text = _CONFIG.format(
-            port=self.port, folder=folder, service=SERVICE, master=master.port, down_after_ms=DOWN_AFTER_MS
-        )
+        text = _CONFIG.format(port=self.port, folder=folder, service=SERVICE, master=master.port, down_after_ms=DOWN_AFTER_MS)
         text += f'requirepass "{password}"\n' if password else ""
         self._file.write_text(text + more, encoding="utf-8")
 
@@ -79,6 +79,13 @@ class SentinelSite:
         """Wait until the Sentinels name the second server and it is a master."""
         wait_until(lambda: self.master_port() == self.second.port, FAILOVER_S, "the Sentinels did not fail over")
         wait_until(lambda: self.second.client.info("replication")["role"] == "master", FAILOVER_S, "not promoted")
+
+    def copy_from(self, server: RedisServer) -> None:
+        """Every key of another server, byte for byte, at the replica, too."""
+        with redis.Redis(server.host, server.port) as source, redis.Redis(self.first.host, self.first.port) as target:
+            for key in source.scan_iter(count=1000):
+                target.restore(key, 0, source.dump(key), replace=True)
+            target.wait(1, 5000)
 
     def _ask(self, sentinel: RedisServer, question: str) -> Any:
         return sentinel.client.execute_command("SENTINEL", question, SERVICE)

@@ -200,6 +200,8 @@ def accept_replies(source: str, replies: Sequence[Reply], missing: tuple[str, ..
     with translate(source, ERRORS):
         for place, reply in enumerate(accepted):
             if isinstance(reply, fault.ResponseError):
+                if isinstance(reply, fault.AskError):
+                    raise SourceUnavailable(source, "is a node of a Redis Cluster and has not all keys; set `cluster: true`")
                 if not any(expected in str(reply) for expected in missing):
                     raise _without_arguments(reply)
                 accepted[place] = None

@@ -34,7 +34,8 @@ class ServerLink:
         server = looked_server(self._name, self._address, now, info)
         if server.facts.get("role") == "slave" and server.facts.get("master_link_status") == "down":
             raise SourceUnavailable(self._name, "is a replica that has lost its master: what it has is old")
-        return Look((server,))
+        in_cluster = server.facts.get("cluster_enabled") == "1"
+        return Look((server,), warning="is a node of a Redis Cluster; set `cluster: true`" if in_cluster else None)
 
     async def renew(self) -> None:
         """See Link."""
