@@ -15,13 +15,12 @@ from redis.exceptions import AskError, ClusterDownError, MovedError
 
 from app.cooperative import Background
 from app.errors import SourceError, SourceTimeout, SourceUnavailable
-from app.model import NO_REMARKS, Remarks
 from app.sources.redis.addresses import join_address
 from app.sources.redis.connections import Command, RedisConnections, Reply, accept_replies
-from app.sources.redis.link import Look, LookedServer
+from app.sources.redis.link import Exchange, Look, LookedServer, Replied
 from app.sources.redis.reads import expect_reply
 from app.sources.redis.server import LOOK_COMMANDS, LOOK_MISSING, looked_server
-from app.sources.redis.slots import SLOTS, Loss, fill_lost, slot_of, slot_ranges
+from app.sources.redis.slots import SLOTS, Unanswered, count_kinds, fill_unanswered, slot_of, slot_ranges
 
 _LOOK: tuple[Command, ...] = (*LOOK_COMMANDS, ("CLUSTER", "INFO"))
 _ASKING: Command = ("ASKING",)
@@ -61,7 +60,7 @@ class _Found:
     """The replies so far, and the commands without one."""
 
     replies: list[Reply]
-    losses: list[Loss] = field(default_factory=list)
+    unanswered: list[Unanswered] = field(default_factory=list)
 
 
 class ClusterLink:
@@ -81,11 +80,10 @@ class ClusterLink:
         #: whether it refused the last read, as clusters do that are told to be whole or nothing
         self._refuses = False
 
-    async def exchange(self, commands: Sequence[Command], missing: tuple[str, ...] = ()) -> tuple[list[Reply], Remarks]:
-        """See Link. What a node has that does not answer is missing: remarked on where it is some of many ids, else its failure
-        is raised."""
+    async def exchange(self, commands: Sequence[Command], missing: tuple[str, ...] = ()) -> Replied:
+        """See Link. What a node has that does not answer is lost where it is one of many ids, else its failure is raised."""
         if not commands:
-            return [], NO_REMARKS
+            return Replied([])
         if not self._owners:
             await self._read_map()
         found = _Found([None] * len(commands))
@@ -97,9 +95,13 @@ class ClusterLink:
         else:
             raise SourceUnavailable(self._name, f"the cluster redirected a command more than {_MOST_HOPS - 1} times")
         replies = accept_replies(self._name, found.replies, missing)
-        remarks = fill_lost(self._name, commands, replies, found.losses)
-        self._refuses = False
-        return replies, remarks
+        losses = tuple(fill_unanswered(self._name, commands, replies, found.unanswered))
+        self._refuses = self._refuses and bool(losses)
+        return Replied(replies, asked=count_kinds(commands), losses=losses)
+
+    def for_past(self, until_ms: int) -> Exchange:
+        """See Link."""
+        return self
 
     async def look(self) -> Look:
         """See Link. Every master is asked, and the map of slots is read again."""
@@ -143,7 +145,7 @@ class ClusterLink:
         if anywhere:
             planned.plain[next(iter(planned.plain), self._masters[0])] += anywhere
         if unowned:
-            found.losses.append(Loss("(none)", SourceUnavailable(self._name, "no node has these slots"), unowned))
+            found.unanswered.append(Unanswered("(none)", SourceUnavailable(self._name, "no node has these slots"), unowned))
         return planned
 
     async def _play_round(self, planned: _Round, commands: Sequence[Command], found: _Found) -> _Round:
@@ -156,7 +158,7 @@ class ClusterLink:
             if not isinstance(told, SourceError):
                 self._sort_replies(node, dict(zip(places, told, strict=True)), found, following)
             elif told.trips_breaker:
-                found.losses.append(Loss(node.address, told, places))
+                found.unanswered.append(Unanswered(node.address, told, places))
             else:
                 raise told.again()
         return following
@@ -173,7 +175,7 @@ class ClusterLink:
         if refused:
             self._refuses = True
             reason = f"CLUSTERDOWN {replies[refused[0]]}"
-            found.losses.append(Loss(node.address, SourceUnavailable(self._name, reason), refused))
+            found.unanswered.append(Unanswered(node.address, SourceUnavailable(self._name, reason), refused))
 
     def _redirect(self, place: int, reply: AskError, following: _Round) -> None:
         node = self._node_at(reply.host, reply.port)

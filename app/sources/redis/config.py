@@ -11,6 +11,7 @@ from app.sources.redis.addresses import HostPort, join_address, split_address
 from app.sources.redis.cluster import ClusterLink
 from app.sources.redis.connections import RedisConnections
 from app.sources.redis.link import Link
+from app.sources.redis.replicas import Replicas
 from app.sources.redis.sentinel import SentinelLink
 from app.sources.redis.server import ServerLink
 
@@ -30,6 +31,11 @@ class RedisConnect(SourceConfig):
     service: str | None = Field(None, min_length=1, description="the master's name at the Sentinels")
     sentinel_username: str | None = Field(None, description="the user at the Sentinels")
     sentinel_password: SecretStr | None = Field(None, description="the password at the Sentinels; left out: none")
+    replica_reads: bool = Field(
+        False,
+        description="with `sentinels`: closed buckets are read from replicas that have all of them for certain; else, and always "
+        "for the present, the master is asked",
+    )
     cluster: bool = Field(False, description="true: a Redis Cluster")
     nodes: tuple[HostPort, ...] = Field((), description="with `cluster`, in place of host and port: host:port of some nodes")
     db: int = Field(0, ge=0, description="the database number; a cluster has 0 only")
@@ -68,6 +74,7 @@ class RedisConnect(SourceConfig):
         if self.sentinels and not self.service:
             return "service: is needed with sentinels: the master's name in `sentinel monitor NAME ...`"
         only = [key for key in ("service", "sentinel_username", "sentinel_password") if getattr(self, key) is not None]
+        only += ["replica_reads"] if self.replica_reads else []
         if only and not self.sentinels:
             return f"{only[0]}: goes with sentinels only"
         if self.nodes and not self.cluster:
@@ -88,7 +95,8 @@ def build_link(name: str, config: RedisConnect) -> Link:
 
     if config.sentinels:
         sentinels = [connect_sentinel(*split_address(address)) for address in config.sentinels]
-        return SentinelLink(name, config.service or "", sentinels, connect)
+        replicas = Replicas(name, connect) if config.replica_reads else None
+        return SentinelLink(name, config.service or "", sentinels, connect, replicas)
     if config.cluster:
         seeds = [split_address(address) for address in config.nodes] or [(config.host, config.port)]
         return ClusterLink(name, seeds, connect)

@@ -112,6 +112,7 @@ class RedisConnections:
         self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
         for connection in self._all:
             self._free.put_nowait(connection)
+        self._closed = False
         #: the pipeline that leaves at the loop's next turn
         self._next: _Pipeline | None = None
 
@@ -140,7 +141,8 @@ class RedisConnections:
             return await self._exchange_on(b"".join(map(_pack_command, commands)), len(commands))
 
     async def close(self) -> None:
-        """Close every connection, including those in use."""
+        """Close every connection, including those in use. Callers that wait for one get SourceUnavailable."""
+        self._closed = True
         for connection in self._all:
             await connection.disconnect()
 
@@ -186,6 +188,8 @@ class RedisConnections:
             raise SourceBusy(self._name, busy) from None
 
     async def _make_ready(self, connection: Connection) -> None:
+        if self._closed:
+            raise fault.ConnectionError("the connections were closed")
         async with _time_limit(self._connect_s, "no connection"):
             # Data before any command: the server has closed the connection, or these are bytes of another reply.
             if connection.is_connected and (_is_reset(connection) or await connection.can_read()):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from app.model import NO_REMARKS, Remarks
+from app.errors import SourceError
+from app.model import NO_REMARKS, Remarks, gap_remark
 from app.sources.redis.connections import Command, Reply
 
 
@@ -29,11 +31,39 @@ class Look:
     absent: tuple[str, ...] = ()
 
 
-class Link(Protocol):
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """So many of a kind of keys ("hashes") that a server has which did not answer, and why."""
+
+    address: str
+    failure: SourceError
+    what: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replied:
+    """The replies to commands, and what is not certain of them. Lost ones are as if there were no such key: how many of each kind
+    were asked for, and which were lost."""
+
+    replies: list[Reply]
+    remarks: Remarks = NO_REMARKS
+    asked: Mapping[str, int] = field(default_factory=dict)
+    losses: tuple[Loss, ...] = ()
+
+
+class Exchange(Protocol):
+    """Sends commands."""
+
+    async def exchange(self, commands: Sequence[Command], missing: tuple[str, ...] = ()) -> Replied:
+        """The replies, as `RedisConnections.ask` gives them. Raises SourceError."""
+
+
+class Link(Exchange, Protocol):
     """A way to reach Redis."""
 
-    async def exchange(self, commands: Sequence[Command], missing: tuple[str, ...] = ()) -> tuple[list[Reply], Remarks]:
-        """The replies, as `RedisConnections.ask` gives them, and what is not certain of them or missing. Raises SourceError."""
+    def for_past(self, until_ms: int) -> Exchange:
+        """The way for a read of what was written before `until_ms` (epoch ms) and nothing newer."""
 
     async def look(self) -> Look:
         """Ask every server what it is. Raises SourceError where there would be no answer to a read."""
@@ -45,15 +75,42 @@ class Link(Protocol):
         """Close every connection and end every task."""
 
 
-@dataclass(slots=True)
 class Session:
-    """The commands of one statement. When it is answered, `remarks` says what is not certain of the replies or missing."""
+    """The commands of one statement, and what there is to say of their replies."""
 
-    link: Link
-    remarks: Remarks = NO_REMARKS
+    def __init__(self, source: str, link: Exchange) -> None:
+        self._source = source
+        self._link = link
+        self._remarks = NO_REMARKS
+        self._asked: Counter[str] = Counter()
+        self._losses: list[Loss] = []
 
     async def ask(self, commands: Sequence[Command], missing: tuple[str, ...] = ()) -> list[Reply]:
         """The replies; an error reply with one of the `missing` texts is None. Raises SourceError for the first other one."""
-        replies, remarks = await self.link.exchange(commands, missing)
-        self.remarks += remarks
-        return replies
+        replied = await self._link.exchange(commands, missing)
+        self._remarks += replied.remarks
+        self._asked.update(replied.asked)
+        self._losses += replied.losses
+        return replied.replies
+
+    def conclude(self) -> Remarks:
+        """What is not certain of all replies, or missing. Raises SourceError where everything of a kind is missing: nothing of
+        the answer would be true."""
+        lost: Counter[str] = Counter()
+        texts: dict[tuple[str, str], Counter[str]] = {}
+        for loss in self._losses:
+            lost[loss.what] += loss.count
+            texts.setdefault((loss.address, loss.failure.reason), Counter())[loss.what] += loss.count
+        for loss in self._losses:
+            if lost[loss.what] == self._asked[loss.what]:
+                raise node_failure(self._source, loss.address, loss.failure)
+        return sum((self._loss_remark(*place, counts) for place, counts in texts.items()), self._remarks)
+
+    def _loss_remark(self, address: str, reason: str, counts: Counter[str]) -> Remarks:
+        of_all = " and ".join(f"{count} of {self._asked[what]} {what}" for what, count in counts.items())
+        return gap_remark(f"node {address} of the cluster does not answer ({reason}): {of_all} are missing from the figures")
+
+
+def node_failure(source: str, address: str, failure: SourceError) -> SourceError:
+    """The failure of one node as that of the source."""
+    return type(failure)(source, f"node {address} of the cluster: {failure.reason}")

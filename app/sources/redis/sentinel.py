@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from app import clock
 from app.errors import SourceDenied, SourceError, SourceUnavailable
 from app.model import NO_REMARKS, Remarks, gap_remark
 from app.sources.redis.addresses import join_address
 from app.sources.redis.connections import Command, RedisConnections, Reply, accept_replies
-from app.sources.redis.link import Look
+from app.sources.redis.link import Exchange, Look, Replied
 from app.sources.redis.parse import pairs
 from app.sources.redis.reads import expect_reply
+from app.sources.redis.replicas import Replicas
 from app.sources.redis.server import LOOK_COMMANDS, LOOK_MISSING, looked_server
 
 _ROLE: Command = ("ROLE",)
@@ -42,6 +44,8 @@ class _Word:
     port: int
     epoch: int
     is_down: bool
+    #: its reply to SENTINEL REPLICAS; empty where that is not asked for
+    replicas: Reply = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,17 @@ class _Master:
 
 
 class SentinelLink:
-    """The master of a service. `sentinels` has one connection each, `connect` makes those to the master."""
+    """The master of a service. `sentinels` has one connection each, `connect` makes those to the master. With `replicas` these
+    answer reads of the past where they can."""
 
-    def __init__(self, name: str, service: str, sentinels: Sequence[RedisConnections], connect: Connect) -> None:
+    def __init__(
+        self,
+        name: str,
+        service: str,
+        sentinels: Sequence[RedisConnections],
+        connect: Connect,
+        replicas: Replicas | None = None,
+    ) -> None:
         self._name = name
         self._service = service
         self._sentinels = tuple(sentinels)
@@ -65,24 +77,33 @@ class SentinelLink:
         self._master: _Master | None = None
         self._finding: asyncio.Task[_Master] | None = None
         self._left: list[RedisConnections] = []
+        self._replicas = replicas
 
-    async def exchange(self, commands: Sequence[Command], missing: tuple[str, ...] = ()) -> tuple[list[Reply], Remarks]:
+    async def exchange(self, commands: Sequence[Command], missing: tuple[str, ...] = ()) -> Replied:
         """See Link. Raises SourceUnavailable also where the Sentinels name no master or the server is none any more."""
         if not commands:
-            return [], NO_REMARKS
-        master = await self._current_master()
+            return Replied([])
+        master, asked_ms = await self._current_master(), clock.wall_ms()
         try:
             *replies, role = await master.connections.raw_replies([*commands, _ROLE])
-            self._expect_master(master, role)
+            self._expect_master(master, role, asked_ms)
         except (SourceError, asyncio.CancelledError):
             self._outdate()
             raise
-        return accept_replies(self._name, replies, missing), master.doubt
+        return Replied(accept_replies(self._name, replies, missing), master.doubt)
+
+    def for_past(self, until_ms: int) -> Exchange:
+        """See Link."""
+        return _PastReads(self, self._replicas, until_ms) if self._replicas else self
+
+    async def doubt(self) -> Remarks:
+        """What is not certain of the master. Raises SourceError where there is none."""
+        return (await self._current_master()).doubt
 
     async def look(self) -> Look:
         """See Link. The Sentinels are asked anew."""
         master = await self._find_master()
-        (_, now, info), _ = await self.exchange(LOOK_COMMANDS, LOOK_MISSING)
+        _, now, info = (await self.exchange(LOOK_COMMANDS, LOOK_MISSING)).replies
         warning = "; ".join(notice.text for notice in master.doubt.notices) or None
         shape = f"master {master.address} of {self._service} by Sentinel"
         return Look((looked_server(self._name, master.address, now, info),), shape, warning)
@@ -91,6 +112,8 @@ class SentinelLink:
         """See Link."""
         for connections in (*self._sentinels, *([self._master.connections] if self._master else [])):
             await connections.renew()
+        if self._replicas:
+            await self._replicas.renew()
 
     async def close(self) -> None:
         """See Link."""
@@ -99,12 +122,16 @@ class SentinelLink:
             await asyncio.wait((self._finding,))
         for connections in (*self._sentinels, *self._left, *([self._master.connections] if self._master else [])):
             await connections.close()
+        if self._replicas:
+            await self._replicas.close()
 
-    def _expect_master(self, master: _Master, role: Reply) -> None:
+    def _expect_master(self, master: _Master, role: Reply, asked_ms: int) -> None:
         if isinstance(role, Exception):
             raise SourceDenied(self._name, f"{master.address} does not tell its role; the bridge's user needs +role: {role}")
         with expect_reply(self._name, "ROLE"):
             is_master = role[0] == b"master"
+            if is_master and self._replicas:
+                self._replicas.note_offset(master.address, asked_ms, int(role[1]))
         if not is_master:
             raise SourceUnavailable(self._name, f"{master.address} is no master any more; the Sentinels are asked again")
 
@@ -155,6 +182,8 @@ class SentinelLink:
                 self._left.append(self._master.connections)
             connections = self._connect(newest.host, newest.port)
         self._master = _Master(address, connections, time.monotonic(), doubt)
+        if self._replicas:
+            await self._replicas.take_list(newest.replicas)
         await self._close_left()
         return self._master
 
@@ -209,13 +238,29 @@ class SentinelLink:
             ("SENTINEL", "MASTER", self._service),
             # During a failover this one names the promoted server before the other does.
             ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service),
+            *([("SENTINEL", "REPLICAS", self._service)] if self._replicas else ()),
         )
         try:
-            state, named = await sentinel.ask(commands)
+            state, named, *listed = await sentinel.ask(commands)
             with expect_reply(self._name, "SENTINEL MASTER"):
-                return _word_from(pairs(state), named)
+                return replace(_word_from(pairs(state), named), replicas=listed[0] if listed else ())
         except SourceError as failure:
             return failure
+
+
+@dataclass(frozen=True, slots=True)
+class _PastReads:
+    """Reads of what was written before an instant: by a replica that has it, else by the master."""
+
+    link: SentinelLink
+    replicas: Replicas
+    until_ms: int
+
+    async def exchange(self, commands: Sequence[Command], missing: tuple[str, ...] = ()) -> Replied:
+        """See Link."""
+        doubt = await self.link.doubt()
+        replies = await self.replicas.read_settled(self.until_ms, commands, missing)
+        return Replied(replies, doubt) if replies is not None else await self.link.exchange(commands, missing)
 
 
 def _word_from(facts: dict[bytes, Reply], named: Reply) -> _Word:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.errors import SourceUnavailable
-from app.model import NO_REMARKS, Remarks
 from app.sources.redis.connections import Command, RedisConnections, Reply
-from app.sources.redis.link import Look, LookedServer
+from app.sources.redis.link import Exchange, Look, LookedServer, Replied
 from app.sources.redis.reads import expect_reply
 
 #: What a server is asked for at a ping.
@@ -24,9 +23,13 @@ class ServerLink:
         self._address = address
         self._connections = connections
 
-    async def exchange(self, commands: Sequence[Command], missing: tuple[str, ...] = ()) -> tuple[list[Reply], Remarks]:
+    async def exchange(self, commands: Sequence[Command], missing: tuple[str, ...] = ()) -> Replied:
         """See Link."""
-        return await self._connections.ask(commands, missing), NO_REMARKS
+        return Replied(await self._connections.ask(commands, missing))
+
+    def for_past(self, until_ms: int) -> Exchange:
+        """See Link."""
+        return self
 
     async def look(self) -> Look:
         """See Link. Raises SourceUnavailable also for a replica that has lost its master."""

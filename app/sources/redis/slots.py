@@ -1,4 +1,4 @@
-"""Which node of a cluster has which keys: slots, the commands' keys, and what is said where a node does not answer."""
+"""Which node of a cluster has which keys: slots, the commands' keys, and what becomes of those that are not answered."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from app.errors import SourceError
-from app.model import NO_REMARKS, Remarks, gap_remark
 from app.sources.redis.connections import Command, Reply
+from app.sources.redis.link import Loss, node_failure
 
 SLOTS: int = REDIS_CLUSTER_HASH_SLOTS
 
@@ -43,7 +43,7 @@ def slot_ranges(reply: Reply, asked_host: str) -> Iterator[tuple[int, int, str, 
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class Unanswered:
     """Commands (by their places) that got no reply, from which node, and why."""
 
     address: str
@@ -51,32 +51,23 @@ class Loss:
     places: Sequence[int]
 
 
-def fill_lost(source: str, commands: Sequence[Command], replies: list[Reply], losses: Sequence[Loss]) -> Remarks:
-    """Put replies as of missing keys where commands were lost, and remark on that.
-
-    Raises the failure where there is no answer without them: a command is no one of many ids, or all of its kind are lost.
-    """
-    remarks = NO_REMARKS
-    asked = _count_kinds(commands) if losses else Counter[str]()
-    all_lost = _count_kinds([commands[place] for loss in losses for place in loss.places])
-    for loss in losses:
-        lost = _count_kinds([commands[place] for place in loss.places])
-        if any(what not in _OF_MANY.values() or all_lost[what] == asked[what] for what in lost):
-            raise type(loss.failure)(source, f"node {loss.address} of the cluster: {loss.failure.reason}")
-        for place in loss.places:
+def fill_unanswered(
+    source: str, commands: Sequence[Command], replies: list[Reply], unanswered: Sequence[Unanswered]
+) -> Iterator[Loss]:
+    """Put replies as of missing keys where there were none. Raises the failure for a command that is no one of many."""
+    for part in unanswered:
+        lost = count_kinds([commands[place] for place in part.places])
+        for place in part.places:
+            if str(commands[place][0]) not in _OF_MANY:
+                raise node_failure(source, part.address, part.failure)
             replies[place] = _missing_reply(commands[place])
-        counts = " and ".join(f"{count} of {asked[what]} {what}" for what, count in lost.items())
-        remarks += gap_remark(
-            f"node {loss.address} of the cluster does not answer ({loss.failure.reason}): {counts} are missing from the figures"
-        )
-    return remarks
+        yield from (Loss(part.address, part.failure, what, count) for what, count in lost.items())
+
+
+def count_kinds(commands: Sequence[Command]) -> Counter[str]:
+    """How many of many are asked for, by their kind."""
+    return Counter(_OF_MANY[name] for command in commands if (name := str(command[0])) in _OF_MANY)
 
 
 def _missing_reply(command: Command) -> Reply:
-    """The reply as if there were no such key."""
     return {"HMGET": [None] * (len(command) - 2), "EXISTS": 0, "ZRANGEBYSCORE": []}.get(str(command[0]))
-
-
-def _count_kinds(commands: Sequence[Command]) -> Counter[str]:
-    """How many commands ask for what."""
-    return Counter(_OF_MANY.get(str(command[0]), "keys") for command in commands)

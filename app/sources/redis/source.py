@@ -83,14 +83,14 @@ class RedisSource:
 
     async def fetch(self, statement: Statement) -> Frame:
         """Answer the statement's read. Raises SourceError, SourceOverloaded where the answer has more than `max_rows` rows."""
-        read, config, session = expect_read(statement, KeyRead), self._config, Session(self._link)
+        read, config = expect_read(statement, KeyRead), self._config
+        session = Session(self.name, self._link if statement.now_ms else self._link.for_past(statement.range.to_ms))
         with translate(self.name, {}):
             frame = await read.answer(ReadContext(statement, session, config.prefix, config.max_members, config.max_rows))
+        remarks = session.conclude()
         if len(frame) > config.max_rows:
             raise SourceOverloaded(self.name, f"{len(frame)} rows; at most {config.max_rows} are allowed (max_rows)")
-        if session.remarks.partial:
-            return replace(frame.remark(*session.remarks.notices), partial=True)
-        return frame
+        return replace(frame.remark(*remarks.notices), partial=True) if remarks.partial else frame
 
     async def reconnect(self) -> None:
         """Close the idle connections; the next reads make new ones."""

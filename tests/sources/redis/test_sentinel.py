@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.config import settings_from
+from app.config import read_settings, settings_from
 from app.errors import ConfigError, SourceDenied, SourceError, SourceUnavailable
 from app.sources.redis.sentinel import MOST_S
 from app.sources.redis.source import RedisConfig, RedisSource
@@ -226,6 +226,7 @@ async def test_servers_and_sentinels_have_passwords_of_their_own_which_nothing_s
         ({"sentinels": ["a:1"]}, "service: is needed with sentinels: the master's name in `sentinel monitor NAME ...`"),
         ({"service": "s"}, "service: goes with sentinels only"),
         ({"sentinel_password": "hidden"}, "sentinel_password: goes with sentinels only"),
+        ({"replica_reads": True}, "replica_reads: goes with sentinels only"),
         ({"sentinels": ["a:1"], "service": "s", "cluster": True}, "sentinels and cluster exclude each other"),
         ({"nodes": ["a:1"]}, "nodes: goes with `cluster: true` only"),
         ({"nodes": ["a:1"], "cluster": True, "port": 5}, "nodes and port exclude each other; leave port out"),
@@ -239,6 +240,18 @@ def test_addresses_that_do_not_go_together_are_refused(connect: dict[str, Any], 
     with pytest.raises(ConfigError) as refused:
         settings_from({"sources": {"rts": {"connect": {"kind": "redis", **connect}}}}, "test")
     assert (said in str(refused.value), "hidden" in str(refused.value)) == (True, False), str(refused.value)
+
+
+def test_variables_give_the_sentinels_and_their_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "bridge.yaml").write_text("sources: {rts: {connect: {kind: redis}}}")
+    monkeypatch.setenv("BRIDGE_SOURCES__RTS__CONNECT__SENTINELS", '["a:26379", "b:26379"]')
+    monkeypatch.setenv("BRIDGE_SOURCES__RTS__CONNECT__SERVICE", "rts")
+    monkeypatch.setenv("BRIDGE_SOURCES__RTS__CONNECT__SENTINEL_PASSWORD", "hidden")
+    connect = read_settings(tmp_path / "bridge.yaml").sources["rts"].connect
+    assert isinstance(connect, RedisConfig)
+    assert (connect.server, "hidden" in repr(connect)) == ("rts@a:26379,b:26379", False)
+    assert connect.sentinel_password is not None
+    assert connect.sentinel_password.get_secret_value() == "hidden"
 
 
 @pytest.mark.parametrize(
