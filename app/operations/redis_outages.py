@@ -33,7 +33,7 @@ class RedisOutages:
         self._servers: dict[str, _Server] = {}
 
     def follow(self, server: str, source: str) -> None:
-        """Add a source and its server (as `RedisConfig.server` names it)."""
+        """Add a source and its server (as `RedisConnect.server` names it)."""
         self._servers.setdefault(server, _Server(server)).sources.append(source)
 
     def failed(self, server: str) -> None:

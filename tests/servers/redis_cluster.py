@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -60,6 +61,11 @@ class ClusterSite:
         said = f"cluster_state:{state}"
         wait_until(lambda: all(said in _cluster_info(node) for node in nodes), START_S, f"the cluster is not {state}")
 
+    def await_replicas(self) -> None:
+        """Wait until the replicas have as many keys as the masters."""
+        masters, replicas = self.nodes[:3], self.nodes[3:]
+        wait_until(lambda: key_count(masters) == key_count(replicas), START_S, "the replicas lag behind")
+
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             for node in self.nodes:
@@ -77,8 +83,13 @@ class ClusterSite:
 def _node(folder: Path, is_whole: bool) -> RedisServer:
     folder.mkdir(parents=True)
     options = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-port", str(free_port())]
-    options += ["--cluster-node-timeout", str(NODE_TIMEOUT_MS)]
+    options += ["--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--repl-diskless-sync-delay", "0"]
     return RedisServer(folder, "", *options, "--cluster-require-full-coverage", "yes" if is_whole else "no")
+
+
+def key_count(nodes: Sequence[RedisServer]) -> int:
+    """How many keys these have together."""
+    return sum(node.client.dbsize() for node in nodes)
 
 
 def _cluster_info(node: RedisServer) -> str:

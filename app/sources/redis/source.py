@@ -117,7 +117,7 @@ class RedisSource:
 
     @property
     def server(self) -> str:
-        """What is reached, the same for all sources that reach the same (see `RedisConfig.server`)."""
+        """What is reached, the same for all sources that reach the same (see `RedisConnect.server`)."""
         return self._config.server
 
 

@@ -205,15 +205,11 @@ async def test_a_replica_that_takes_over_is_asked_without_a_restart(tmp_path: Pa
     with ClusterSite(tmp_path, replicas=1) as site:
         fill(site)
         victim = others(site)[0]
-        gone = ids_on(site, victim)
         async with opened(**site.connect()) as source:
             await whole_within(source, 1.0)
             await source.ping()
             before = source.memory
-            with site.client() as client:
-                for number in gone:
-                    client.set(f"{{h:{number}}}", 1)
-                    client.execute_command("WAIT", 1, 5000, target_nodes=client.get_node_from_key(f"h:{number}"))
+            site.await_replicas()
             victim.kill()
             assert (await all_of(source)).partial
             await whole_within(source, START_S)
