@@ -10,7 +10,8 @@ fresh answer in time; the bridge closed and nothing left of it. Not in the tests
 | DuckDB: slow drip, DNS      | "-": the same; `black hole` is a statement that runs for hours                                 |
 | DuckDB: failover            | "-": files have no replica                                                                     |
 | DuckDB: auth error          | root may read every file, so an ACL cannot be tried here: a folder that is not to be seen is   |
-| Redis: READONLY, MOVED      | nothing is written, and a replica that serves reads is well; MASTERDOWN is tried               |
+| Redis: READONLY             | nothing is written, and a replica that serves reads is well; MASTERDOWN is tried               |
+| Redis: MOVED, ASK           | are no faults of a cluster: tests/sources/redis/test_cluster.py follows them                   |
 | Redis, ClickHouse: kind=dns | a name that does not resolve counts as source_unavailable, as refused does                     |
 | Prometheus: gaps differ     | two replicas look like one to the bridge; which one haproxy took cannot be seen                |
 

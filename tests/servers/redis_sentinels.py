@@ -31,11 +31,13 @@ sentinel failover-timeout {service} 4000
 class SentinelServer(RedisServer):
     """One Sentinel. It writes what it learns into its configuration."""
 
-    def __init__(self, folder: Path, master: RedisServer, password: str = "", more: str = "") -> None:
+    def __init__(self, folder: Path, master: RedisServer, password: str = "", more: str = "", master_port: int = 0) -> None:
         folder.mkdir(parents=True)
         super().__init__(folder, password)
         self._file = folder / "sentinel.conf"
-        text = _CONFIG.format(port=self.port, folder=folder, service=SERVICE, master=master.port, down_after_ms=DOWN_AFTER_MS)
+        text = _CONFIG.format(
+            port=self.port, folder=folder, service=SERVICE, master=master_port or master.port, down_after_ms=DOWN_AFTER_MS
+        )
         text += f'requirepass "{password}"\n' if password else ""
         self._file.write_text(text + more, encoding="utf-8")
 

@@ -7,6 +7,7 @@ avoids. Its slots (`redis.crc`) and its errors for redirections are.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from app.sources.redis.link import Exchange, Look, LookedServer, Replied
 from app.sources.redis.reads import expect_reply
 from app.sources.redis.server import LOOK_COMMANDS, LOOK_MISSING, looked_server
 from app.sources.redis.slots import SLOTS, Unanswered, count_kinds, fill_unanswered, slot_of, slot_ranges
+
+_log = logging.getLogger(__name__)
 
 _LOOK: tuple[Command, ...] = (*LOOK_COMMANDS, ("CLUSTER", "INFO"))
 _ASKING: Command = ("ASKING",)
@@ -104,8 +107,11 @@ class ClusterLink:
         return self
 
     async def look(self) -> Look:
-        """See Link. Every master is asked, and the map of slots is read again."""
-        await self._read_map()
+        """See Link. Every master is asked; beside that, the map of slots is read again."""
+        if self._owners:
+            self._start_reading()
+        else:
+            await self._read_map()
         masters = self._masters
         found = await asyncio.gather(*(self._look_at(node) for node in masters))
         servers = tuple(server for server in found if server is not None)
@@ -200,6 +206,8 @@ class ClusterLink:
             return failure
 
     def _note_failure(self, node: _Node, failure: SourceError) -> None:
+        if node.failure is None:
+            _log.warning("%s: node %s of the cluster is not asked any more: %s", self._name, node.address, failure.reason)
         node.failure = failure
         if self._mending is None or self._mending.done():
             self._mending = self._background.start(self._mend_nodes(), f"{self._name}: nodes that are down")
@@ -225,6 +233,8 @@ class ClusterLink:
             return None
         if b"cluster_state:ok" in (state or b""):
             self._refuses = False
+        if node.failure is not None:
+            _log.info("%s: node %s of the cluster answers again", self._name, node.address)
         node.failure = None
         return server
 
@@ -254,6 +264,7 @@ class ClusterLink:
                     await self._take_map(reply, node.host)
             except TimeoutError:
                 failures.append(SourceTimeout(self._name, f"{node.address}: no answer within {_LOOK_LIMIT_S:g}s"))
+                self._note_failure(node, failures[-1])  # the next reading asks it last
             except SourceError as failure:
                 failures.append(type(failure)(self._name, f"{node.address}: {failure.reason}"))
             else:

@@ -9,6 +9,7 @@ replica is found out by its next answer.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from app.sources.redis.parse import pairs
 from app.sources.redis.reads import expect_reply
 from app.sources.redis.replicas import Replicas
 from app.sources.redis.server import LOOK_COMMANDS, LOOK_MISSING, looked_server
+
+_log = logging.getLogger(__name__)
 
 _ROLE: Command = ("ROLE",)
 #: A finding older than this is renewed beside the reads.
@@ -179,6 +182,8 @@ class SentinelLink:
             connections = self._master.connections
         else:
             if self._master is not None:
+                former = self._master.address
+                _log.warning("%s: the master of %s is %s now, it was %s", self._name, self._service, address, former)
                 self._left.append(self._master.connections)
             connections = self._connect(newest.host, newest.port)
         self._master = _Master(address, connections, time.monotonic(), doubt)

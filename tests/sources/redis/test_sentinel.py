@@ -215,6 +215,25 @@ async def test_servers_and_sentinels_have_passwords_of_their_own_which_nothing_s
                 assert [secret for secret in SECRETS if secret in str(denied.value)] == []
 
 
+async def test_tls_is_spoken_to_the_sentinels_and_to_the_master(tmp_path: Path, certificate: str) -> None:
+    files = {"tls-cert-file": certificate, "tls-key-file": f"{certificate}.key", "tls-ca-cert-file": certificate}
+    files |= {"tls-auth-clients": "no"}
+    (tmp_path / "server").mkdir()
+    port, sentinel_port = free_port(), free_port()
+    options = [word for name, value in files.items() for word in (f"--{name}", value)]
+    lines = [f"{name} {value}\n" for name, value in {**files, "tls-port": str(sentinel_port), "tls-replication": "yes"}.items()]
+    with RedisServer(tmp_path / "server", "", "--tls-port", str(port), *options) as server:
+        server.client.hset("h", "v", 1)
+        with SentinelServer(tmp_path / "sentinel", server, more="".join(lines), master_port=port):
+            address = {"sentinels": [f"127.0.0.1:{sentinel_port}"], "service": SERVICE}
+            async with opened(**address, tls=True, tls_ca_file=certificate) as source:
+                assert shown(await source.fetch(statement(ONE))) == ANSWER
+                assert f"master 127.0.0.1:{port}" in await source.ping()
+            async with opened(**address, tls=True) as source:
+                with pytest.raises(SourceUnavailable, match="certificate"):
+                    await source.fetch(statement(ONE))
+
+
 @pytest.mark.parametrize(
     ("connect", "said"),
     [
