@@ -36,7 +36,11 @@ class SentinelServer(RedisServer):
         super().__init__(folder, password)
         self._file = folder / "sentinel.conf"
         text = _CONFIG.format(
-            port=self.port, folder=folder, service=SERVICE, master=master_port or master.port, down_after_ms=DOWN_AFTER_MS
+            port=self.port,
+            folder=folder,
+            service=SERVICE,
+            master=master_port or master.port,
+            down_after_ms=DOWN_AFTER_MS,
         )
         text += f'requirepass "{password}"\n' if password else ""
         self._file.write_text(text + more, encoding="utf-8")
