@@ -227,7 +227,7 @@ def _build_watch(settings: Settings, source: Source, guarded: Guard, telemetry: 
     def answered() -> None:
         if source.is_whole:
             outages.answered(server, source.memory)
-        else:
+        elif source.is_whole is False:
             outages.failed(server)
 
     return Watch(source.name, source, guarded, telemetry, look_s, answered, lambda: outages.failed(server))

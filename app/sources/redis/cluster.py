@@ -80,6 +80,8 @@ class ClusterLink:
         self._reading: asyncio.Task[None] | None = None
         self._mending: asyncio.Task[None] | None = None
         self._background = Background()
+        #: the nodes that did not answer the last ping
+        self._failing: set[str] = set()
         #: whether it refused the last read, as clusters do that are told to be whole or nothing
         self._refuses = False
 
@@ -125,7 +127,11 @@ class ClusterLink:
         warnings = [f"node {address} does not answer: {failure.reason}" for address, failure in failures.items()]
         if unowned := sum(owner is None for owner in self._owners):
             warnings.append(f"{unowned} of {SLOTS} slots have no node")
-        return Look(servers, f"cluster, {len(servers)} of {len(masters)} masters", "; ".join(warnings) or None, tuple(failures))
+        # One ping may fail by chance; the backend is told of an outage.
+        is_whole = not failures or (False if self._failing & failures.keys() else None)
+        self._failing = {*failures}
+        shape = f"cluster, {len(servers)} of {len(masters)} masters"
+        return Look(servers, shape, "; ".join(warnings) or None, is_whole)
 
     async def renew(self) -> None:
         """See Link."""

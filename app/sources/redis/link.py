@@ -23,12 +23,13 @@ class LookedServer:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What all servers of a link said at a ping. `absent` are the addresses of those that hold data and did not answer."""
+    """What all servers of a link said at a ping. `is_whole` says whether all that hold data answered: False where one has not
+    for some time, None where it has just not."""
 
     servers: tuple[LookedServer, ...]
     shape: str = ""
     warning: str | None = None
-    absent: tuple[str, ...] = ()
+    is_whole: bool | None = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +98,23 @@ class Session:
         """What is not certain of all replies, or missing. Raises SourceError where everything of a kind is missing: nothing of
         the answer would be true."""
         lost: Counter[str] = Counter()
-        texts: dict[tuple[str, str], Counter[str]] = {}
+        by_node: dict[str, list[Loss]] = {}
         for loss in self._losses:
             lost[loss.what] += loss.count
-            texts.setdefault((loss.address, loss.failure.reason), Counter())[loss.what] += loss.count
+            by_node.setdefault(loss.address, []).append(loss)
         for loss in self._losses:
             if lost[loss.what] == self._asked[loss.what]:
                 raise node_failure(self._source, loss.address, loss.failure)
-        return sum((self._loss_remark(*place, counts) for place, counts in texts.items()), self._remarks)
+        return sum((self._loss_remark(losses) for losses in by_node.values()), self._remarks)
 
-    def _loss_remark(self, address: str, reason: str, counts: Counter[str]) -> Remarks:
+    def _loss_remark(self, losses: Sequence[Loss]) -> Remarks:
+        """What one node has."""
+        counts: Counter[str] = Counter()
+        for loss in losses:
+            counts[loss.what] += loss.count
         of_all = " and ".join(f"{count} of {self._asked[what]} {what}" for what, count in counts.items())
-        return gap_remark(f"node {address} of the cluster does not answer ({reason}): {of_all} are missing from the figures")
+        node = f"node {losses[0].address} of the cluster does not answer ({losses[0].failure.reason})"
+        return gap_remark(f"{node}: {of_all} are missing from the figures")
 
 
 def node_failure(source: str, address: str, failure: SourceError) -> SourceError:

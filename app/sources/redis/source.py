@@ -68,8 +68,8 @@ class RedisSource:
         self._config = config
         #: the memory of all servers at the last ping, where they say so
         self.memory: Memory | None = None
-        #: whether every server that has a part of the data answered the last ping
-        self.is_whole = True
+        #: whether every server that has a part of the data answers (see `Look.is_whole`)
+        self.is_whole: bool | None = True
         self.skew_s: float | None = None
         self.warning: str | None = None
         self._link = build_link(name, config)
@@ -109,7 +109,7 @@ class RedisSource:
         self.skew_s = max(skews, key=abs, default=None)
         warnings = [look.warning, *(_memory_warning(server, len(look.servers) > 1) for server in look.servers)]
         self.warning = "; ".join(filter(None, warnings)) or None
-        self.is_whole = not look.absent
+        self.is_whole = look.is_whole
         if self.is_whole and all("run_id" in server.facts for server in look.servers):
             self.memory = _memory_of(look, self._config.db)
         versions = dict.fromkeys(server.facts.get("redis_version", "(version not told)") for server in look.servers)

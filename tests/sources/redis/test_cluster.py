@@ -135,11 +135,13 @@ async def test_what_a_killed_node_has_is_missing_and_said_and_the_rest_is_shown(
                 f"node 127.0.0.1:{victim.port} of the cluster does not answer: "
                 f"{len(gone)} of {COUNT} hashes are missing from the figures"
             ]
-        assert (await source.ping()).endswith(", cluster, 2 of 3 masters")
-        assert (source.is_whole, f"node 127.0.0.1:{victim.port} does not answer" in (source.warning or "")) == (False, True)
+        for is_whole in (None, False):  # the first time it may be chance
+            assert (await source.ping()).endswith(", cluster, 2 of 3 masters")
+            said = f"node 127.0.0.1:{victim.port} does not answer" in (source.warning or "")
+            assert (source.is_whole, said) == (is_whole, True)
         sampled = await source.fetch(statement(SAMPLED, by="a"))
         [notice] = sampled.notices
-        assert re.search(rf"{len(gone)} of {COUNT} hashes and \d+ of {COUNT} sample lists are missing", notice.text)
+        assert re.search(rf"{len(gone)} of {COUNT} hashes and \d+ of \d+ sample lists are missing", notice.text)
         victim.start()
         own_site.await_state("ok")
         fill(own_site)
