@@ -228,7 +228,10 @@ def _build_watch(settings: Settings, source: Source, guarded: Guard, telemetry: 
     outages.follow(server, source.name)
 
     def answered() -> None:
-        outages.answered(server, source.memory)
+        if source.is_whole:
+            outages.answered(server, source.memory)
+        elif source.is_whole is False:
+            outages.failed(server)
 
     return Watch(source.name, source, guarded, telemetry, look_s, answered, lambda: outages.failed(server))
 

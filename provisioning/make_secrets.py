@@ -21,7 +21,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 #: what is made, and for whom
-REDIS = ("admin", "bridge", "backend", "exporter", "tier", "grafana")
+REDIS = ("admin", "bridge", "backend", "exporter", "tier", "grafana", "sentinel", "replica")
 CLICKHOUSE = ("bridge", "backend", "backup", "schema", "grafana")
 BRIDGE_KEYS = ("grafana", "prometheus", "operator")
 OTHERS = ("GRAFANA_ADMIN_PASSWORD", "GRAFANA_SECRET_KEY", "POSTGRES_PASSWORD")

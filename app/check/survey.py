@@ -108,4 +108,5 @@ def _source_line(name: str, asked: SourcesReport) -> str:
     if not facts["up"]:
         return f"{name}: DOWN: {facts['error'].removeprefix(f'{name}: ')}"
     explained = f", {asked.explained[name]} reads explained" if name in asked.explained else ""
-    return f"{name}: {facts['answer']} ({facts['latency_ms']} ms){explained}"
+    warning = f", WARNING: {facts['warning']}" if facts["warning"] else ""
+    return f"{name}: {facts['answer']} ({facts['latency_ms']} ms){warning}{explained}"

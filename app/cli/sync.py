@@ -32,12 +32,12 @@ def sync(config: Path | None, source: str | None, from_: str, to: str) -> int:
 
 
 def _sources_by_server(settings: Settings, source: str | None) -> dict[str, list[str]]:
-    """The Redis servers (host:port) and the names of their sources. Raises BadQuery when there is none."""
+    """The Redis servers (`RedisConnect.server`) and the names of their sources. Raises BadQuery when there is none."""
     redis = {name: found.connect for name, found in settings.sources.items() if isinstance(found.connect, RedisConfig)}
     servers: dict[str, list[str]] = {}
     for name, connect in redis.items():
         if source in (None, name):
-            servers.setdefault(f"{connect.host}:{connect.port}", []).append(name)
+            servers.setdefault(connect.server, []).append(name)
     if not servers:
         raise BadQuery(f"--source: {source} is no Redis source; allowed: {', '.join(redis) or 'none is configured'}")
     return servers

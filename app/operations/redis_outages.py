@@ -33,7 +33,7 @@ class RedisOutages:
         self._servers: dict[str, _Server] = {}
 
     def follow(self, server: str, source: str) -> None:
-        """Add a source and its server (host:port)."""
+        """Add a source and its server (as `RedisConnect.server` names it)."""
         self._servers.setdefault(server, _Server(server)).sources.append(source)
 
     def failed(self, server: str) -> None:
@@ -77,7 +77,11 @@ class RedisOutages:
 
 
 def _memory_lost(before: Memory | None, after: Memory | None) -> bool | None:
-    """Whether another process (run id) came back with fewer keys. None if that is not known."""
+    """Whether another process (run id) came back with fewer keys. None if that is not known, as where another server took over
+    with as many keys: it may lack what was written last."""
     if before is None or after is None:
         return None
-    return before.run_id != after.run_id and after.keys < before.keys
+    if before.run_id == after.run_id:
+        return False
+    fewer = after.keys < before.keys
+    return None if before.servers != after.servers and not fewer else fewer

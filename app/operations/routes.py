@@ -105,10 +105,7 @@ async def _health_with_circuit(operations: Operations, name: str) -> dict[str, A
     found = await health(name, operations.sources[name])
     circuit = {"breaker": watch.circuit.state, "next_try_s": round(watch.circuit.wait_s, 1), "last_error": watch.last_error}
     source = operations.sources[name]
-    clock = {
-        "clock_skew_s": None if source.skew_s is None else round(source.skew_s, 3),
-        "warning": skew_text(source) or source.warning,
-    }
+    clock = {"clock_skew_s": None if source.skew_s is None else round(source.skew_s, 3)}
     return found | circuit | clock | {"kept_answers": len(answers), "kept_bytes": answers.size_bytes}
 
 
@@ -122,7 +119,8 @@ async def health(name: str, source: Source) -> dict[str, Any]:
         error = failure.message
     latency_ms = round((time.perf_counter() - begun_s) * 1000, 2)
     health = {"up": error is None, "enabled": True, "latency_ms": latency_ms, "answer": answer, "error": error}
-    return health | {"data_age_s": _data_age_s(source)}
+    warning = "; ".join(filter(None, (skew_text(source), source.warning))) or None
+    return health | {"warning": warning, "data_age_s": _data_age_s(source)}
 
 
 def _data_age_s(source: Source) -> float | None:

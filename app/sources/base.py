@@ -143,10 +143,12 @@ SKEW_LIMIT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What shows that a server has restarted or lost data: its process (run id) and its number of keys."""
+    """What shows that a server has restarted or lost data: its process (run id) and its number of keys; of several servers the
+    ids together and the sum. `servers` are their addresses."""
 
     run_id: str
     keys: int
+    servers: tuple[str, ...] = ()
 
 
 class Source(Protocol):

@@ -14,8 +14,8 @@ import orjson
 class SyncCall:
     """What happened to a Redis server, and the window that the backend may have to refill.
 
-    `server` is host:port, `sources` are the bridge's names for it. The window is in epoch milliseconds; `to_ms` is None while the
-    outage lasts. None in the other fields means not known.
+    `server` is host:port, or what `RedisConnect.server` says of Sentinels and a cluster; `sources` are the bridge's names for
+    it. The window is in epoch milliseconds; `to_ms` is None while the outage lasts. None in the other fields means not known.
     """
 
     event: Literal["redis.down", "redis.up", "manual"]

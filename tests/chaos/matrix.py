@@ -10,7 +10,8 @@ fresh answer in time; the bridge closed and nothing left of it. Not in the tests
 | DuckDB: slow drip, DNS      | "-": the same; `black hole` is a statement that runs for hours                                 |
 | DuckDB: failover            | "-": files have no replica                                                                     |
 | DuckDB: auth error          | root may read every file, so an ACL cannot be tried here: a folder that is not to be seen is   |
-| Redis: READONLY, MOVED      | nothing is written, and a replica that serves reads is well; MASTERDOWN is tried               |
+| Redis: READONLY             | nothing is written, and a replica that serves reads is well; MASTERDOWN is tried               |
+| Redis: MOVED, ASK           | are no faults of a cluster: tests/sources/redis/test_cluster.py follows them                   |
 | Redis, ClickHouse: kind=dns | a name that does not resolve counts as source_unavailable, as refused does                     |
 | Prometheus: gaps differ     | two replicas look like one to the bridge; which one haproxy took cannot be seen                |
 
@@ -38,6 +39,7 @@ from app.config import Settings, SourceSettings
 from app.main import Service, build_service
 from app.model import Clock
 from app.policies import Policy
+from app.sources.redis.source import RedisConfig
 from app.sync import SyncSettings
 from demo.stores import child, free_port
 from tests.servers.faulty import Fault, FaultProxy
@@ -65,6 +67,8 @@ RECOVERY_S = PROBE_S + 1.0
 MINUTE_MS = 60_000
 
 Params = Mapping[str, str]
+#: How a source is reached: wholly other than the stores', or with these keys changed.
+Reached = RedisConfig | Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,16 +212,17 @@ def running_clock(stores: Stores) -> Clock:
 
 
 def settings_of(
-    stores: Stores, ports: Mapping[str, int], policy: Mapping[str, float], connect: Mapping[str, Mapping[str, Any]]
+    stores: Stores, ports: Mapping[str, int], policy: Mapping[str, float], connect: Mapping[str, Reached]
 ) -> Settings:
-    """The stores' settings with quick policies; `connect` changes how single sources are reached."""
+    """The stores' settings with quick policies; `connect` says how single sources are reached, or what is other about it."""
     plain = stores.settings(**ports)
     sources = {
         name: SourceSettings(
-            connect=source.connect.model_copy(update=dict(connect.get(name, {}))),
+            connect=found if isinstance(found, RedisConfig) else source.connect.model_copy(update=dict(found)),
             policy=Policy.model_validate({**POLICY, **policy}),
         )
         for name, source in plain.sources.items()
+        for found in (connect.get(name, {}),)
     }
     return plain.model_copy(update={"sources": sources})
 
@@ -225,7 +230,7 @@ def settings_of(
 @asynccontextmanager
 async def bed(
     stores: Stores,
-    connect: Mapping[str, Mapping[str, Any]] | None = None,
+    connect: Mapping[str, Reached] | None = None,
     targets: Mapping[str, int] | None = None,
     snapshots: Path | None = None,
     sync: SyncSettings | None = None,

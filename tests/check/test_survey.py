@@ -8,6 +8,8 @@ import pytest
 
 from app.check.survey import check
 from app.config import DEFAULT_FILE, survey_settings
+from demo.stores import free_port
+from tests.servers.redis import RedisServer
 
 CATALOGUE = """
 group: g
@@ -62,6 +64,16 @@ def test_a_store_that_is_down_is_no_mistake_of_the_configuration(tmp_path: Path)
     assert (report.exit_code, report.problems) == (1, [])
     assert said["rts"].startswith("DOWN: ")
     assert {said[name] for name in ("ris", "clickhouse", "duckdb", "prometheus")} == {"off (enabled: false)"}
+
+
+def test_what_an_operator_should_know_of_a_store_that_answers_is_printed(tmp_path: Path) -> None:
+    off = ", ".join(f"{name}: {{enabled: false}}" for name in ("ris", "rtss", "rtrs", "clickhouse", "duckdb", "prometheus"))
+    file = tmp_path / "bridge.yaml"
+    with RedisServer(tmp_path, "", "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
+        file.write_text(f"sources: {{rts: {{connect: {{kind: redis, port: {server.port}}}}}, {off}}}")
+        report = check(file, None, None, None, True)
+    [said] = [line for line in report.lines if line.startswith("rts: ")]
+    assert (report.exit_code, said.endswith("ms), WARNING: is a node of a Redis Cluster; set `cluster: true`")) == (0, True), said
 
 
 def test_of_a_wrong_configuration_the_right_parts_are_kept(tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ _REFUSED = {
         *("CONFIG GET maxmemory", "CONFIG SET maxmemory 1", "FLUSHALL", "FLUSHDB", "SAVE", "BGSAVE", "ACL LIST", "ACL WHOAMI"),
         *("CLIENT KILL ID 1", "CLIENT LIST", "CLIENT PAUSE 1", "SLOWLOG GET", "REPLICAOF NO ONE", "MODULE LIST"),
         *("EVAL return 0", "FUNCTION LIST", "PUBLISH a b", "SUBSCRIBE a", "PSUBSCRIBE *", "MULTI", "DUMP trade_state:1"),
+        *("CLUSTER RESET", "CLUSTER FAILOVER", "CLUSTER NODES", "REPLICAOF a 1", "PSYNC a 1", "REPLCONF ack 1"),
         *("HMGET session:1 user", "HMGET bridge:{a}:answer v", "XINFO STREAM audit", "ZUNION 2 trade_state:open other", "GET a"),
     ),
     "backend": (
@@ -170,6 +171,8 @@ _REFUSED = {
         *("HGET trade_state:1 state", "HSET trade_state:1 a b", "DEL trade_state:1", "KEYS *", "SCAN 0", "FLUSHALL", "INFO"),
         *("XADD bridge:x * a b", "CONFIG GET *"),
     ),
+    "sentinel": ("HMGET account_state:1 equity", "HSET account_state:1 a b", "CONFIG GET *", "FLUSHALL", "SHUTDOWN", "ACL LIST"),
+    "replica": ("HMGET account_state:1 equity", "INFO", "REPLICAOF NO ONE", "CONFIG GET *"),
     "grafana": ("HSET trade_state:1 a b", "KEYS *", "SCAN 0", "CONFIG GET *", "HGETALL session:1", "EVAL return 0"),
 }
 
@@ -181,6 +184,7 @@ def test_a_user_is_refused_what_it_does_not_need(server: ProvisionedRedis, user:
 
 
 _ALLOWED = {
+    "bridge": ("ROLE", "ASKING", "CLUSTER SLOTS", "CLUSTER INFO"),
     "backend": (
         *("HSET trade_state:1 a b", "ZADD trade_state:open 1 a", "XADD trade_results * a b", "EXPIRE trade_state:1 9", "MULTI"),
         *("XREADGROUP GROUP sync a STREAMS trade_results >", "XACK trade_results sync 1-0", "XAUTOCLAIM trade_results g c 1 0"),

@@ -27,6 +27,7 @@ class ProvisionedRedis(RedisServer):
     def __init__(self, name: str, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(folder)
+        self.folder = folder
         self._name = name
         self.variables = make_secrets(folder)
         for file in (PROVISIONING / "redis").glob("*.conf"):

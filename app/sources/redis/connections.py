@@ -112,6 +112,7 @@ class RedisConnections:
         self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
         for connection in self._all:
             self._free.put_nowait(connection)
+        self._closed = False
         #: the pipeline that leaves at the loop's next turn
         self._next: _Pipeline | None = None
 
@@ -121,22 +122,27 @@ class RedisConnections:
         An error reply with one of the `missing` texts is None instead. When all callers of a pipeline are cancelled its
         connection is closed: the server sees that, and no later caller can read the outstanding replies.
         """
+        return accept_replies(self._name, await self.raw_replies(commands), missing)
+
+    async def raw_replies(self, commands: Sequence[Command]) -> list[Reply]:
+        """As `ask`, but error replies are exceptions of redis-py among the replies. Raises SourceError where there are none."""
         if not commands:
             return []
         pipeline = self._next_pipeline()
         places = [pipeline.index_of(_pack_command(command)) for command in commands]
         with translate(self._name, ERRORS):
             found = await pipeline.replies()
-            replies = [found[place] for place in places]
-            for place, reply in enumerate(replies):
-                if isinstance(reply, fault.ResponseError):
-                    if not any(expected in str(reply) for expected in missing):
-                        raise _without_arguments(reply)
-                    replies[place] = None
-        return replies
+        return [found[place] for place in places]
+
+    async def raw_replies_in_order(self, commands: Sequence[Command]) -> list[Reply]:
+        """As `raw_replies`, but on a connection of their own and every one sent, however often: for commands that change what
+        the next one means."""
+        with translate(self._name, ERRORS):
+            return await self._exchange_on(b"".join(map(_pack_command, commands)), len(commands))
 
     async def close(self) -> None:
-        """Close every connection, including those in use."""
+        """Close every connection, including those in use. Callers that wait for one get SourceUnavailable."""
+        self._closed = True
         for connection in self._all:
             await connection.disconnect()
 
@@ -182,12 +188,28 @@ class RedisConnections:
             raise SourceBusy(self._name, busy) from None
 
     async def _make_ready(self, connection: Connection) -> None:
+        if self._closed:
+            raise fault.ConnectionError("the connections were closed")
         async with _time_limit(self._connect_s, "no connection"):
             # Data before any command: the server has closed the connection, or these are bytes of another reply.
             if connection.is_connected and (_is_reset(connection) or await connection.can_read()):
                 await connection.disconnect(nowait=True)
             if not connection.is_connected:
                 await connection.connect()  # type: ignore[no-untyped-call]  # not annotated in redis-py 8.1
+
+
+def accept_replies(source: str, replies: Sequence[Reply], missing: tuple[str, ...] = ()) -> list[Reply]:
+    """The replies, with None for an error reply that has one of the `missing` texts. Raises SourceError for the first other."""
+    accepted = list(replies)
+    with translate(source, ERRORS):
+        for place, reply in enumerate(accepted):
+            if isinstance(reply, fault.ResponseError):
+                if isinstance(reply, fault.AskError):
+                    raise SourceUnavailable(source, "is a node of a Redis Cluster and has not all keys; set `cluster: true`")
+                if not any(expected in str(reply) for expected in missing):
+                    raise _without_arguments(reply)
+                accepted[place] = None
+    return accepted
 
 
 @asynccontextmanager

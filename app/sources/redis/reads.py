@@ -26,7 +26,8 @@ from app.model import (
     gap_remark,
 )
 from app.sources.base import Ask, Read
-from app.sources.redis.connections import Command, RedisConnections, Reply
+from app.sources.redis.connections import Command, Reply
+from app.sources.redis.link import Session
 
 #: The word that stands for the id itself where a hash field is expected.
 ID = "$id"
@@ -40,7 +41,7 @@ class ReadContext:
     """One statement, and what its source provides to answer it."""
 
     statement: Statement
-    connections: RedisConnections
+    connections: Session
     prefix: str
     max_members: int
     max_rows: int

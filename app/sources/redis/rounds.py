@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from app.sources.redis.connections import Command, RedisConnections, Reply
+from app.sources.redis.connections import Command, Reply
+from app.sources.redis.link import Session
 
 #: Values that the replies of one round may have: about a megabyte.
 ROUND_CELLS = 20_000
@@ -58,7 +59,7 @@ class Part(Protocol):
         """Handle the replies to the commands from `first` on."""
 
 
-async def ask_in_rounds(connections: RedisConnections, rounds: Rounds, missing: tuple[str, ...] = ()) -> None:
+async def ask_in_rounds(connections: Session, rounds: Rounds, missing: tuple[str, ...] = ()) -> None:
     """Ask round by round. Raises SourceError for the first error reply that has none of the `missing` texts."""
     commands = rounds.next_commands(())
     replies = await connections.ask(commands, missing) if commands else []
@@ -76,7 +77,7 @@ async def ask_in_rounds(connections: RedisConnections, rounds: Rounds, missing: 
         replies = await coming
 
 
-async def ask_parts(connections: RedisConnections, *parts: Part, missing: tuple[str, ...] = ()) -> None:
+async def ask_parts(connections: Session, *parts: Part, missing: tuple[str, ...] = ()) -> None:
     """Ask for all parts, in order, as `ask_in_rounds` does."""
     await ask_in_rounds(connections, _PartRounds(parts), missing)
 

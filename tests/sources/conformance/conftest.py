@@ -13,11 +13,13 @@ from tests.sources.conformance.clickhouse_kind import clickhouse_embedded_kind, 
 from tests.sources.conformance.duckdb_kind import duckdb_kind
 from tests.sources.conformance.kind import Kind
 from tests.sources.conformance.prometheus_kind import prometheus_kind
-from tests.sources.conformance.redis_kind import redis_kind
+from tests.sources.conformance.redis_kind import redis_cluster_kind, redis_kind, redis_sentinel_kind
 from tests.sources.conformance.sqlite_kind import sqlite_kind
 
 KINDS: Mapping[str, Callable[[Path], AbstractContextManager[Kind]]] = {
     "redis": redis_kind,
+    "redis-sentinel": redis_sentinel_kind,
+    "redis-cluster": redis_cluster_kind,
     "clickhouse-http": clickhouse_http_kind,
     "clickhouse-embedded": clickhouse_embedded_kind,
     "duckdb": duckdb_kind,

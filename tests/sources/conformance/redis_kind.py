@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from app.sources.base import Read, Source
 from app.sources.redis.source import RedisConfig, RedisRead
 from demo.stores import free_port
 from tests.servers.redis import RedisServer
+from tests.servers.redis_cluster import ClusterSite
+from tests.servers.redis_sentinels import SERVICE, SentinelServer
 from tests.sources.conformance.kind import BEGIN, ROWS, Case, Gap, Table, in_order
 
 _READS: TypeAdapter[Read] = TypeAdapter(RedisRead)
@@ -28,20 +30,23 @@ class RedisKind:
     tells_while_hanging = False
     covers_to_ms: int | None = None
 
-    def __init__(self, server: RedisServer) -> None:
-        self._server = server
+    def __init__(self, servers: Sequence[RedisServer], client: Any, **connect: Any) -> None:
+        self._servers = servers
+        self._connect = connect
         for table, rows in ROWS.items():
             for row in in_order(rows):
                 amount = "" if row.amount is None else row.amount
-                server.client.xadd(table, {"account": row.account, "broker": row.broker, "amount": amount}, f"{row.at_ms}-*")
-        server.client.set("no_stream", "x")
-        server.client.xadd("odd", {"amount": "much"}, f"{BEGIN}-*")
+                client.xadd(table, {"account": row.account, "broker": row.broker, "amount": amount}, f"{row.at_ms}-*")
+        client.set("no_stream", "x")
+        client.xadd("odd", {"amount": "much"}, f"{BEGIN}-*")
 
     def build(self, **options: Any) -> Source:
-        return RedisConfig(port=self._server.port, **options).build("store")
+        return RedisConfig(**self._connect, **options).build("store")
 
     def unreachable(self) -> Source:
-        return RedisConfig(port=free_port()).build("store")
+        nobody = [f"127.0.0.1:{free_port()}"]
+        lists: dict[str, Any] = {key: nobody for key in ("sentinels", "nodes") if key in self._connect}
+        return RedisConfig(**{**self._connect, **(lists or {"port": free_port()})}).build("store")
 
     def read(self, table: Table) -> Read:
         return self._read_of(table)
@@ -58,19 +63,39 @@ class RedisKind:
 
     @asynccontextmanager
     async def hanging(self) -> AsyncIterator[Read]:
-        self._server.pause()
+        for server in self._servers:
+            server.pause()
         try:
             yield self.read("figures")
         finally:
-            self._server.resume()
+            for server in self._servers:
+                server.resume()
 
     def running(self, source: Source) -> int:
         # A stopped server cannot be asked; the connection that waits for it shows in the system's table when it goes on.
-        return len(self._server.client.client_list()) - 1
+        clients = [client for server in self._servers for client in server.client.client_list()]
+        return sum(client["cmd"] != "client|list" and not client["name"].startswith("sentinel-") for client in clients)
 
 
 @contextmanager
 def redis_kind(folder: Path) -> Iterator[RedisKind]:
     """A server of its own."""
     with RedisServer(folder) as server:
-        yield RedisKind(server)
+        yield RedisKind([server], server.client, port=server.port)
+
+
+@contextmanager
+def redis_sentinel_kind(folder: Path) -> Iterator[RedisKind]:
+    """A server that a Sentinel names."""
+    (folder / "server").mkdir()
+    with RedisServer(folder / "server") as server, SentinelServer(folder / "sentinel", server) as sentinel:
+        yield RedisKind([server], server.client, sentinels=[f"127.0.0.1:{sentinel.port}"], service=SERVICE)
+
+
+@contextmanager
+def redis_cluster_kind(folder: Path) -> Iterator[RedisKind]:
+    """Three servers that have a part of the keys each."""
+    with ClusterSite(folder) as site:
+        with site.client() as client:
+            kind = RedisKind(site.nodes, client, cluster=True, nodes=site.addresses)
+        yield kind

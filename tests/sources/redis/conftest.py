@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -56,3 +57,13 @@ def rounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     """Whether a read comes in one round or in many: no answer depends on it."""
     if request.param == "many rounds":
         divide_finely(monkeypatch)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> str:
+    """A certificate for this machine, its key beside it."""
+    path = str(tmp_path / "cert.pem")
+    new_key = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+    subject = ["-subj", "/CN=redis", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*new_key, *subject, "-keyout", f"{path}.key", "-out", path], check=True, capture_output=True)
+    return path

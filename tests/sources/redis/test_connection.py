@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -106,16 +105,6 @@ async def test_another_database_is_chosen(server: RedisServer) -> None:
         assert shown(await source.fetch(statement(ONE))) == {}
     async with opened(server.port, db=3) as source:
         assert shown(await source.fetch(statement(ONE))) == ANSWER
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> str:
-    """A certificate for this machine, its key beside it."""
-    path = str(tmp_path / "cert.pem")
-    new_key = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
-    subject = ["-subj", "/CN=redis", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*new_key, *subject, "-keyout", f"{path}.key", "-out", path], check=True, capture_output=True)
-    return path
 
 
 async def test_tls_is_spoken_to_a_server_whose_certificate_is_trusted_and_to_no_other(tmp_path: Path, certificate: str) -> None:
