@@ -28,6 +28,11 @@ class SourceConfig(Strict):
     connect_timeout_s: float = Field(1.0, gt=0, le=30, description="time limit of connecting")
     max_rows: int = Field(200_000, ge=1, le=5_000_000, description="most rows that one statement may return")
 
+    @property
+    def one_process_only(self) -> bool:
+        """Whether only one process at a time can have this source open."""
+        return False
+
     def build(self, name: str) -> Source:
         """The source under its configured name."""
         raise NotImplementedError  # pragma: no cover
