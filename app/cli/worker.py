@@ -115,7 +115,7 @@ class WorkerServer(LameDuckServer):
             condition = self._operations.condition()
             seat.loop_lag_s, seat.sources_up, seat.sources = condition.loop_lag_s, condition.sources_up, condition.sources
             seat.connections = len(self.server_state.connections)
-            seat.beats += 1
+            seat.beat_s = time.monotonic()
             await asyncio.sleep(_BEAT_S)
 
 

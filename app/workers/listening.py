@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable
 
-from app.workers.scoreboard import Scoreboard, holds_fewest
+from app.workers.scoreboard import Scoreboard, surplus_connections
 
 _log = logging.getLogger(__name__)
 
-#: for a worker with fewer connections to take the next one; it may be busy, so the wait ends
+#: for a worker with fewer connections to take the next one, for each that it has less; it may be busy, so the wait ends
 _PATIENCE_S = 0.002
+_MOST_PATIENCE_S = 0.01
 #: after an error such as "too many open files"
 _PAUSE_S = 1.0
 _BACKLOG = 2048
@@ -50,10 +52,11 @@ class SharedListener:
         """Nothing is left to wait for: uvicorn ends the connections itself."""
 
     def _on_readable(self) -> None:
-        if holds_fewest(self._board, self._number):
+        surplus = surplus_connections(self._board, self._number, time.monotonic())
+        if surplus <= 0:
             self._accept_one()
         else:
-            self._wait(_PATIENCE_S)
+            self._wait(min(surplus * _PATIENCE_S, _MOST_PATIENCE_S))
 
     def _wait(self, seconds: float) -> None:
         self._loop.remove_reader(self._socket)

@@ -55,7 +55,7 @@ class Worker:
         self._reader = reader
         self._writer = writer
         self._collected = asyncio.Event()
-        self._beats = 0
+        self._beat_s = 0.0
         self._silent_looks = 0
 
     @property
@@ -94,13 +94,13 @@ class Worker:
         """Whether `latest` is what it was asked for last."""
         return self._collected.is_set()
 
-    def look(self, beats: int) -> int:
+    def look(self, beat_s: float) -> int:
         """How many looks in a row have seen its event loop at the same beat.
 
         Looks are counted and not seconds: a machine that was asleep must not make all workers look as if they hung.
         """
-        self._silent_looks = self._silent_looks + 1 if beats == self._beats else 0
-        self._beats = beats
+        self._silent_looks = self._silent_looks + 1 if beat_s == self._beat_s else 0
+        self._beat_s = beat_s
         return self._silent_looks
 
     @property

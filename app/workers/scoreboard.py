@@ -14,15 +14,15 @@ NOT_LISTENING = 1 << 30
 class Seat(ctypes.Structure):
     """One worker's line. Only that worker writes it while it runs; each number is written in one instruction."""
 
-    beats: int
+    beat_s: float
     connections: int
     loop_lag_s: float
     sources_up: int
     sources: int
 
     _fields_ = (
-        #: goes up with each turn of the worker's clock
-        ("beats", ctypes.c_uint64),
+        #: when its event loop ran last, by the clock that all processes of a machine share (`time.monotonic`)
+        ("beat_s", ctypes.c_double),
         ("connections", ctypes.c_int64),
         ("loop_lag_s", ctypes.c_double),
         ("sources_up", ctypes.c_int64),
@@ -31,8 +31,11 @@ class Seat(ctypes.Structure):
 
     def clear(self) -> None:
         """Forget the worker that was here."""
-        self.beats, self.connections, self.loop_lag_s, self.sources_up, self.sources = 0, NOT_LISTENING, 0.0, 0, 0
+        self.beat_s, self.connections, self.loop_lag_s, self.sources_up, self.sources = 0.0, NOT_LISTENING, 0.0, 0, 0
 
+
+#: four times the interval of beats
+_ALIVE_S = 1.0
 
 #: one seat for each worker
 Scoreboard = Sequence[Seat]
@@ -47,7 +50,7 @@ def make_scoreboard(context: SpawnContext, workers: int) -> Scoreboard:
     return board
 
 
-def holds_fewest(board: Scoreboard, number: int) -> bool:
-    """Whether no other worker that accepts has fewer connections."""
+def surplus_connections(board: Scoreboard, number: int, now_s: float) -> int:
+    """How many more connections this worker has than the one with the fewest, those that stand still aside."""
     own = board[number].connections
-    return all(own <= seat.connections for seat in board)
+    return own - min((seat.connections for seat in board if now_s - seat.beat_s < _ALIVE_S), default=own)

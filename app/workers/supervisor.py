@@ -229,7 +229,9 @@ class Supervisor:
         while True:
             await asyncio.sleep(_LOOK_S)
             for worker in self._workers.values():
-                silent_s = worker.look(self._board[worker.number].beats) * _LOOK_S
+                silent_s = worker.look(self._board[worker.number].beat_s) * _LOOK_S
+                if self._stopping.is_set():  # the stop has a time limit of its own
+                    continue
                 if worker.serves and silent_s >= hang_s:
                     worker.kill(f"its event loop stood still for {hang_s:g}s")
                 elif not worker.serves and silent_s >= _START_S:

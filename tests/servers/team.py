@@ -30,15 +30,16 @@ def wait_for(happened: Callable[[], Any], what: str, seconds: float = 30.0) -> N
 
 
 class Team:
-    """`bridge serve --workers N` over an empty catalogue, or over the given settings."""
+    """`bridge serve --workers N` over the given settings; over an empty catalogue if they name none."""
 
     def __init__(self, folder: Path, workers: int = 2, values: Mapping[str, Any] | None = None, **http: Any) -> None:
         self.port, self.agent_port = free_port(), free_port()
         self._log, self._file, self._workers = folder / "team.log", folder / "team.json", workers
-        if values is None:
+        values = dict(values or {})
+        if "catalog" not in values:
             (folder / "catalog").mkdir()
             (folder / "catalog" / "empty.yaml").write_text("group: none\ntitle: None\nmetrics: {}\n", encoding="utf-8")
-            values = {"catalog": str(folder / "catalog")}
+            values["catalog"] = str(folder / "catalog")
         own = {"http": {"port": self.port, "lame_duck_s": 1.5, **http}, "agent": {"port": self.agent_port}}
         self._file.write_text(json.dumps({**values, **own}), encoding="utf-8")
 
