@@ -145,6 +145,19 @@ class Telemetry:
         self._oldest[source].note(age_ms / 1000)
 
 
+class TeamTelemetry:
+    """What the supervisor of several workers measures, its own process included."""
+
+    def __init__(self, workers: int) -> None:
+        self.registry = registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=registry)
+        Gauge("bridge_workers", "Worker processes that there should be", registry=registry).set(workers)
+        self.up = Gauge("bridge_workers_up", "Worker processes that serve", registry=registry)
+        self.replaced = Counter("bridge_workers_replaced", "Worker processes that ended or hung", ("why",), registry=registry)
+        for why in ("ended", "hung"):
+            self.replaced.labels(why)
+
+
 def text_of(families: Iterable[Metric]) -> bytes:
     """Finished metrics in the Prometheus text format."""
     registry = CollectorRegistry(auto_describe=False)

@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import get_context
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 from prometheus_client.core import Metric
 
 from app.catalog import Catalogue
@@ -19,7 +19,7 @@ from app.config import Settings
 from app.cooperative import Background
 from app.errors import BadQuery, BridgeError
 from app.operations.haproxy import Agent, Condition, TeamCondition
-from app.telemetry import text_of
+from app.telemetry import TeamTelemetry, text_of
 from app.workers.link import Drain, Failed, Message, Page, PageWanted, Started
 from app.workers.process import Start, Target, Worker, launch_worker
 from app.workers.scoreboard import make_scoreboard
@@ -89,13 +89,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._launching = asyncio.Lock()
         self._totals = Totals()
-        self._own = CollectorRegistry(auto_describe=False)
-        ProcessCollector(registry=self._own)
-        Gauge("bridge_workers", "Worker processes that there should be", registry=self._own).set(self._count)
-        self._up = Gauge("bridge_workers_up", "Worker processes that serve", registry=self._own)
-        self._replaced = Counter("bridge_workers_replaced", "Worker processes that ended or hung", ("why",), registry=self._own)
-        for why in ("ended", "hung"):
-            self._replaced.labels(why)
+        self._telemetry = TeamTelemetry(self._count)
         self._agent = Agent(self.condition)
         self._background = Background()
 
@@ -104,16 +98,16 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop)
-        for work in (self._watch_beats(), self._keep_counts()):
-            self._background.start(work)
         kept = [asyncio.create_task(self._keep_worker(number)) for number in range(self._count)]
+        running: list[asyncio.Future[Any]] = [asyncio.gather(*kept)]
+        running += [self._background.start(work) for work in (self._watch_beats(), self._keep_counts())]
         try:
-            await asyncio.wait(kept, return_when=asyncio.FIRST_EXCEPTION)
-            failure = next((task.exception() for task in kept if task.done() and task.exception()), None)
-            if failure is not None:
-                self._stop_at_once()
-                await asyncio.wait(kept)
-                raise failure
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            await done.pop()
+        except BaseException:
+            self._stop_at_once()
+            await asyncio.wait(kept)
+            raise
         finally:
             await self._agent.stop()
             await self._background.close()
@@ -159,7 +153,11 @@ class Supervisor:
     async def _keep_worker(self, number: int) -> None:
         """Keep one worker running until the stop. Raises NoWorker."""
         while not self._stopping.is_set():
-            worker = await self._launch(number)
+            try:
+                worker = await self._launch(number)
+            except OSError as problem:
+                await self._wait_before_next(number, f"it cannot be started: {problem}")
+                continue
             if worker is None:
                 return
             code = await worker.follow(self._handle)
@@ -170,7 +168,10 @@ class Supervisor:
                     del self._workers[number]
                 return
             del self._workers[number]
-            await self._wait_before_next(worker, code)
+            self._telemetry.replaced.labels("hung" if worker.killed_for else "ended").inc()
+            why = worker.killed_for or worker.failure or f"it ended with code {code}"
+            steady = worker.serves and time.monotonic() - worker.begun_s >= _STEADY_S
+            await self._wait_before_next(number, f"{worker.name}: {why}", code, steady)
 
     async def _launch(self, number: int) -> Worker | None:
         async with self._launching:
@@ -184,15 +185,12 @@ class Supervisor:
             worker.send(Drain())
         return worker
 
-    async def _wait_before_next(self, worker: Worker, code: int) -> None:
+    async def _wait_before_next(self, number: int, why: str, code: int = 1, steady: bool = False) -> None:
         """Say why a worker has ended, and wait before the next one. Raises NoWorker if there is no hope of one."""
-        steady = worker.serves and time.monotonic() - worker.begun_s >= _STEADY_S
-        tries = self._failed_starts[worker.number] = 0 if steady else self._failed_starts[worker.number] + 1
-        why = worker.killed_for or worker.failure or f"it ended with code {code}"
+        tries = self._failed_starts[number] = 0 if steady else self._failed_starts[number] + 1
         self._refuse_to_go_on(tries, code, why)
         wait_s = 0.0 if steady else min(_FIRST_WAIT_S * 2.0 ** (tries - 1), _LONGEST_WAIT_S)
-        _log.error("%s is replaced in %gs: %s", worker.name, wait_s, why)
-        self._replaced.labels("hung" if worker.killed_for else "ended").inc()
+        _log.error("worker %d is replaced in %gs: %s", number, wait_s, why)
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._stopping.wait()
@@ -244,8 +242,8 @@ class Supervisor:
 
     async def _send_page(self, worker: Worker, asking: int) -> None:
         found = await self._collect()
-        self._up.set(len(self._serving()))
-        worker.send(Page(asking, text_of(self._totals.merged([*found, list(self._own.collect())]))))
+        self._telemetry.up.set(len(self._serving()))
+        worker.send(Page(asking, text_of(self._totals.merged([*found, list(self._telemetry.registry.collect())]))))
 
     async def _collect(self) -> list[list[Metric]]:
         """The metrics of all workers; of one that does not answer, what it had counted when it answered last."""

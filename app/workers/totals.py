@@ -27,6 +27,8 @@ GAUGES: Mapping[str, str] = {
     "bridge_snapshots": "max",
     "bridge_snapshots_bytes": "max",
     "bridge_source_up": "min",
+    "bridge_workers": "max",
+    "bridge_workers_up": "max",
     "process_max_fds": "min",
     "process_open_fds": "sum",
     "process_resident_memory_bytes": "sum",

@@ -7,6 +7,7 @@ import http.client
 import http.server
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,7 +70,12 @@ class Asker:
 
 
 async def test_a_worker_that_is_killed_is_replaced_and_the_others_requests_are_all_answered(tmp_path: Path) -> None:
-    with running_stores(tmp_path, hours=1, instances=2) as stores, Team(tmp_path, 2, settings(stores)) as team:
+    (tmp_path / "tier").mkdir()
+    with (
+        running_stores(tmp_path, hours=1, instances=2) as stores,
+        RedisServer(tmp_path / "tier") as tier,
+        Team(tmp_path, 2, settings(stores, tier={"host": tier.host, "port": tier.port})) as team,
+    ):
         stopped, askers = asyncio.Event(), [Asker() for _ in range(8)]
         asking = [asyncio.create_task(asker.ask_on(f"http://127.0.0.1:{team.port}", stopped)) for asker in askers]
         await until(20, lambda: {worker for asker in askers for worker, _ in asker.got} == {0, 1})
@@ -81,12 +87,15 @@ async def test_a_worker_that_is_killed_is_replaced_and_the_others_requests_are_a
         await until(20, lambda: sum((asker.got for asker in askers), Counter()).total() > counted.total() + 50)
         stopped.set()
         await asyncio.gather(*asking)
+        page = await asyncio.to_thread(team.page)
     got = sum((asker.got for asker in askers), Counter())
     lost = {key: count for key, count in got.items() if key[1] != 200}
     assert (before[0, 200] > 0, got[0, 200] > before[0, 200]) == (True, True)
     # Each caller of the killed worker may lose the one request that it had under way there.
     assert ({worker for worker, _ in lost}, sum(lost.values()) <= len(askers)) in (({1}, True), (set(), True)), lost
     assert replaced_s < 30
+    shared = re.findall(r'^bridge_cache_hits_total\{how="replica",source="\w+"\} (\S+)$', page, re.MULTILINE)
+    assert sum(map(float, shared)) > 0, "no worker has taken an answer of the other"
 
 
 def test_the_metrics_are_those_of_all_workers_and_never_go_back(tmp_path: Path) -> None:

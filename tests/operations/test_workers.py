@@ -23,7 +23,7 @@ from app.cli.worker import WorkerTeam, own_settings
 from app.config import Settings, settings_from
 from app.errors import BadQuery, ConfigError, SourceUnavailable
 from app.operations.haproxy import Condition, TeamCondition, agent_words
-from app.telemetry import Telemetry, text_of
+from app.telemetry import TeamTelemetry, Telemetry, text_of
 from app.workers import supervisor
 from app.workers.link import WorkerLink
 from app.workers.listening import SharedListener
@@ -91,9 +91,8 @@ def test_a_gauge_that_one_worker_does_not_know_is_that_of_the_other() -> None:
 
 
 def test_every_gauge_of_the_bridge_has_a_meaning_for_several_workers() -> None:
-    telemetry = Telemetry()
-    own = {metric.name for metric in telemetry.families() if metric.type == "gauge"}
-    assert own - GAUGES.keys() == set()
+    families = [*Telemetry().families(), *TeamTelemetry(2).registry.collect()]
+    assert {metric.name for metric in families if metric.type == "gauge"} == set(GAUGES)
 
 
 @pytest.mark.parametrize(
