@@ -63,6 +63,10 @@ class Worker:
         """For the log."""
         return f"worker {self.number} (process {self._process.pid})"
 
+    def begin_serving(self) -> None:
+        """It accepts connections. The time of its start, in which it had no event loop, does not count as silence."""
+        self.serves, self._silent_looks = True, 0
+
     def send(self, message: Message) -> None:
         """Send; nothing happens if it is gone."""
         if not self._writer.is_closing():

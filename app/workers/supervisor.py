@@ -203,7 +203,7 @@ class Supervisor:
 
     def _handle(self, worker: Worker, message: Message) -> None:
         if isinstance(message, Started):
-            worker.serves = True
+            worker.begin_serving()
             _log.info("%s serves", worker.name)
             self._background.start(self._begin_speaking())
         elif isinstance(message, Failed):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -30,7 +32,9 @@ from app.workers.listening import SharedListener
 from app.workers.scoreboard import Scoreboard, make_scoreboard, surplus_connections
 from app.workers.supervisor import NoWorker, Supervisor, bind_sockets
 from app.workers.totals import GAUGES, Totals, without_gauges
-from tests.servers.broken_worker import crash, refuse_to_run
+from demo.stores import free_port
+from tests.servers.askers import until
+from tests.servers.scripted_worker import crash, hang, ignore_stop, obey, refuse_to_run
 
 GOOD = Condition(ready=True, loop_lag_s=0.0, sources_up=2, sources=2)
 
@@ -156,6 +160,85 @@ async def test_a_supervisor_none_of_whose_workers_can_run_ends_with_their_error(
     with pytest.raises(NoWorker, match=words) as ended:
         await running.run()
     assert ended.value.exit_code == code
+
+
+def samples_of(file: Path) -> dict[str, float]:
+    """Sample -> value, of a page of metrics; empty where there is none."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
+
+
+@asynccontextmanager
+async def supervised(
+    settings: Settings, catalogue: Catalogue, target: Callable[[Any], None]
+) -> AsyncIterator[tuple[Supervisor, asyncio.Task[int]]]:
+    """A supervisor at work in this process; it is stopped at the end, where the test has not done so."""
+    assert settings.state is not None
+    settings.state.mkdir()
+    one = Supervisor(settings, catalogue, target, bind_sockets("127.0.0.1", 0))
+    running = asyncio.create_task(one.run())
+    try:
+        yield one, running
+    finally:
+        if not running.done():
+            one.stop()
+            await running
+
+
+async def test_a_supervisor_speaks_for_its_workers_keeps_what_a_killed_one_counted_and_stops_them(
+    tmp_path: Path, catalogue: Catalogue
+) -> None:
+    settings, page = several(tmp_path, agent={"port": free_port()}), tmp_path / "state" / "page-1"
+    async with supervised(settings, catalogue, obey) as (one, running):
+        await until(60, lambda: samples_of(page).get("bridge_queries_total") == 6.0)
+        condition, before = one.condition(), samples_of(page)
+        reader, writer = await asyncio.open_connection("127.0.0.1", settings.agent.port)
+        words = await reader.readline()
+        writer.close()
+        victim = one._workers[0]  # noqa: SLF001  to end it as a crash would
+        os.kill(int(victim.name.split()[-1].rstrip(")")), signal.SIGKILL)
+        await until(60, lambda: samples_of(page).get("bridge_queries_total") == 9.0)
+        after = samples_of(page)
+        one.stop()
+        draining, code = one.condition().draining, await running
+    ready = Condition(ready=True, loop_lag_s=0.0, sources_up=2, sources=2)
+    assert (condition, words.endswith(b"up 100%\n")) == (TeamCondition((ready, ready), 2, draining=False), True)
+    ended = 'bridge_workers_replaced_total{why="ended"}'
+    facts = [(found["bridge_workers"], found["bridge_workers_up"], found[ended]) for found in (before, after)]
+    assert (facts, draining, code) == ([(2.0, 2.0, 0.0), (2.0, 2.0, 1.0)], True, 0)
+
+
+async def test_a_worker_that_stands_still_is_killed_and_replaced(tmp_path: Path, catalogue: Catalogue) -> None:
+    settings = several(tmp_path, http={"port": 0, "workers": 1, "lame_duck_s": 0, "worker_hang_s": 2})
+    page = tmp_path / "state" / "page-0"
+    async with supervised(settings, catalogue, hang) as (_, running):
+        await until(60, lambda: samples_of(page).get("bridge_workers_up") == 1.0)
+        found = samples_of(page)
+        assert not running.done()
+    assert found['bridge_workers_replaced_total{why="hung"}'] == 1.0
+
+
+async def test_a_worker_that_does_not_stop_in_its_time_is_killed_and_the_exit_code_says_so(
+    tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_OVERTIME_S", 0.2)
+    settings = several(tmp_path, http={"port": 0, "workers": 2, "lame_duck_s": 0, "graceful_stop_s": 0})
+    async with supervised(settings, catalogue, ignore_stop) as (one, running):
+        await until(60, lambda: len(one.condition().members) == 2)
+        one.stop()
+        async with asyncio.timeout(20):
+            code = await running
+    assert code == 1
+
+
+async def test_an_agents_port_that_is_taken_later_does_not_end_the_replica(
+    tmp_path: Path, catalogue: Catalogue, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        settings = several(tmp_path, agent={"port": other.getsockname()[1]})
+        async with supervised(settings, catalogue, obey) as (one, _):
+            await until(60, lambda: len(one.condition().members) == 2)
+    assert "HAProxy learns no weight" in caplog.text
 
 
 def test_a_port_that_cannot_be_had_is_named() -> None:
