@@ -68,8 +68,11 @@ COMMANDS = (
     Command(
         "serve",
         "run the bridge on the stores of a configuration file",
-        (_CONFIG,),
-        _run_later("serve", "serve", "config"),
+        (
+            _CONFIG,
+            Option("--workers", type=int, metavar="N", help="processes behind the port (default: http.workers, which is 1)"),
+        ),
+        _run_later("serve", "serve", "config", "workers"),
     ),
     Command(
         "demo",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -99,6 +100,19 @@ class Settings(Strict):
                 "(`bridge key NAME` makes it), or set `auth: {open: true}` if something else decides who may ask"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_workers(self) -> Settings:
+        if self.http.workers > 1 and (reason := self.one_worker_reason()):
+            raise ValueError(f"http.workers ({self.http.workers}) must be 1 here: {reason}")
+        return self
+
+    def one_worker_reason(self) -> str | None:
+        """Why several worker processes cannot work here; None if they can."""
+        if sys.platform == "win32":
+            return "on Windows several processes cannot share a port; run a second service behind HAProxy"
+        alone = [name for name, source in self.sources.items() if source.connect.enabled and source.connect.one_process_only]
+        return f"{', '.join(alone)} is an engine inside the process, on a folder that only one may open" if alone else None
 
     @property
     def backups(self) -> BackupHealthReader | None:

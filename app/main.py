@@ -121,7 +121,8 @@ async def _open_parts(stack: AsyncExitStack, settings: Settings, operations: Ope
     await operations.sync.start()
     stack.push_async_callback(operations.sync.stop)
     watching = [asyncio.create_task(watch.run()) for watch in operations.watches.values()]
-    watching += [asyncio.create_task(looking) for looking in _what_is_kept(settings, operations.telemetry)]
+    if operations.leads:
+        watching += [asyncio.create_task(looking) for looking in _what_is_kept(settings, operations.telemetry)]
     stack.push_async_callback(_end_tasks, [*watching, asyncio.create_task(operations.watch_loop())])
     if settings.agent.port is not None:
         agent = Agent(operations.condition)

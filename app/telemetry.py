@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -130,6 +130,12 @@ class Telemetry:
             add()
         return generate_latest(self.registry)
 
+    def families(self) -> list[Metric]:
+        """All metrics as they are now."""
+        for add in self.before_scrape:
+            add()
+        return list(self.registry.collect())
+
     def stale_served(self, source: str, age_ms: int) -> None:
         """An older answer was served."""
         self.stale.labels(source).inc()
@@ -137,6 +143,37 @@ class Telemetry:
             oldest = self._oldest[source] = _Oldest()
             self.oldest_served.labels(source).set_function(oldest.age_s)
         self._oldest[source].note(age_ms / 1000)
+
+
+class TeamTelemetry:
+    """What the supervisor of several workers measures, its own process included."""
+
+    def __init__(self, workers: int) -> None:
+        self.registry = registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=registry)
+        Gauge("bridge_workers", "Worker processes that there should be", registry=registry).set(workers)
+        self.up = Gauge("bridge_workers_up", "Worker processes that serve", registry=registry)
+        self.replaced = Counter("bridge_workers_replaced", "Worker processes that ended or hung", ("why",), registry=registry)
+        for why in ("ended", "hung"):
+            self.replaced.labels(why)
+
+
+def text_of(families: Iterable[Metric]) -> bytes:
+    """Finished metrics in the Prometheus text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Finished(families))
+    return generate_latest(registry)
+
+
+class _Finished(Collector):
+    """Finished metrics, in the form that the client library's text writer takes."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics."""
+        return self._families
 
 
 @dataclass(slots=True)
@@ -259,7 +296,11 @@ class _Oldest:
 
 
 class _JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and the exception if there is one."""
+    """One JSON object a line: time, level, logger, message, the worker (of several), and the exception if there is one."""
+
+    def __init__(self, worker: int | None) -> None:
+        super().__init__()
+        self._worker = {} if worker is None else {"worker": worker}
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -267,18 +308,19 @@ class _JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._worker,
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
 
 
-def set_up_logging(level: str, style: str, handler: logging.Handler | None = None) -> None:
-    """Log to `handler`, by default stderr. `style` is json (one object a line) or text."""
+def set_up_logging(level: str, style: str, handler: logging.Handler | None = None, worker: int | None = None) -> None:
+    """Log to `handler`, by default stderr. `style` is json (one object a line) or text. Each line names the worker, if given."""
     handler = handler or logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        _JsonLines() if style == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
-    )
+    name = "%(name)s" if worker is None else f"worker {worker} %(name)s"
+    text = logging.Formatter(f"%(asctime)s %(levelname)-7s {name}: %(message)s", "%H:%M:%S")
+    handler.setFormatter(_JsonLines(worker) if style == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # httpx logs each request's URL, which may carry a caller's filter values.
     logging.getLogger("httpx").setLevel(logging.WARNING)

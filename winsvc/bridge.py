@@ -37,6 +37,8 @@ class BridgeWork:
         try:
             settings = settings_of(self._config)
             set_up_logging(settings.log_level, "json", log)
+            if settings.http.workers > 1:  # on Windows the settings refuse it themselves
+                raise Failed(Exit.CONFIG, "http.workers: a service runs one process; make it 1")
             refuse_taken_ports(settings)
             self._server = build_server(settings)
         except ConfigError as wrong:

@@ -12,10 +12,10 @@ import os
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 from app.errors import BadQuery, SourceError, SourceTimeout, SourceUnavailable
 
@@ -33,27 +33,75 @@ _LONGEST_ANSWER = 300
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
+class Standing(Protocol):
+    """What a load balancer needs to know of a bridge."""
+
+    @property
+    def ready(self) -> bool:
+        """False while it drains."""
+
+    @property
+    def percent(self) -> int:
+        """Its weight."""
+
+    @property
+    def isolated(self) -> bool:
+        """Whether none of its sources answers."""
+
+
 @dataclass(frozen=True)
 class Condition:
-    """The state of the bridge for a load balancer. `ready` is False while it drains."""
+    """The state of one bridge process for a load balancer. `ready` is False while it drains."""
 
     ready: bool
     loop_lag_s: float
     sources_up: int
     sources: int
 
+    @property
+    def isolated(self) -> bool:
+        """Whether it has sources, and none of them answers."""
+        return self.sources_up == 0 < self.sources
 
-def agent_words(condition: Condition) -> str:
+    @property
+    def percent(self) -> int:
+        """Less with a source that does not answer, and with a late event loop."""
+        percent = 1 if self.isolated else 50 if self.sources_up < self.sources else 100
+        if self.loop_lag_s >= _VERY_LATE_S:
+            return percent // 10
+        return percent // 2 if self.loop_lag_s >= _LATE_S else percent
+
+
+@dataclass(frozen=True)
+class TeamCondition:
+    """The state of several workers behind one port. A request may come to any of them, so their mean counts."""
+
+    #: those that serve
+    members: Sequence[Condition]
+    #: how many there should be
+    workers: int
+    draining: bool
+
+    @property
+    def ready(self) -> bool:
+        """Whether anybody serves, and will go on."""
+        return bool(self.members) and not self.draining
+
+    @property
+    def isolated(self) -> bool:
+        """Whether no worker reaches any source."""
+        return bool(self.members) and all(member.isolated for member in self.members)
+
+    @property
+    def percent(self) -> int:
+        """The mean weight; a worker that is missing has none."""
+        return sum(max(member.percent, 1) for member in self.members) // self.workers
+
+
+def agent_words(condition: Standing) -> str:
     """The weight of the bridge, in agent-check words. Never 0: every replica may see the same source down."""
-    percent, note = 100, ""
-    if condition.sources_up < condition.sources:
-        # The note must be a word of its own: HAProxy ignores the whole of `1%#isolated`.
-        percent, note = (50, "") if condition.sources_up > 0 else (1, " #isolated")
-    if condition.loop_lag_s >= _VERY_LATE_S:
-        percent //= 10
-    elif condition.loop_lag_s >= _LATE_S:
-        percent //= 2
-    return f"up {max(percent, 1)}%{note}"
+    # The note must be a word of its own: HAProxy ignores the whole of `1%#isolated`.
+    return f"up {max(condition.percent, 1)}%{' #isolated' if condition.isolated else ''}"
 
 
 class Agent:
@@ -67,7 +115,7 @@ class Agent:
     - `up` is always sent: a server that an agent has marked down stays down until then.
     """
 
-    def __init__(self, condition: Callable[[], Condition], announce_s: float = 5.0) -> None:
+    def __init__(self, condition: Callable[[], Standing], announce_s: float = 5.0) -> None:
         self._condition = condition
         self._announce_s = announce_s
         self._announce_until = 0.0

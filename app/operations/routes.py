@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import APIRouter
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from app.catalog import Metric
@@ -27,11 +26,22 @@ from app.policies import Guard
 from app.query.bridge import Bridge
 from app.sources.base import Source, skew_text
 from app.sync import BackendSync
-from app.telemetry import Telemetry
+from app.telemetry import Telemetry, text_of
 
 _METHODS = ["GET", "HEAD"]
 _LAG_LIMIT_S = 1.0
 _LAG_EVERY_S = 0.25
+
+
+class Team(Protocol):
+    """The workers of this replica, as one of them knows them."""
+
+    @property
+    def number(self) -> int:
+        """Which one this is. 0 leads: what a replica has once runs there."""
+
+    async def metrics_page(self) -> bytes:
+        """The metrics of all of them, in the Prometheus text format. Raises BridgeError when they cannot be had."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,8 +59,15 @@ class Operations:
     off: tuple[str, ...] = ()
     #: the greatest age at which a cached answer of any source or metric may still be shown
     longest_stale_ms: int = 0
+    #: None: this process is the whole replica
+    team: Team | None = None
     draining: bool = False
     loop_lag_s: float = field(default=0.0)
+
+    @property
+    def leads(self) -> bool:
+        """Whether what a replica has once runs in this process."""
+        return self.team is None or self.team.number == 0
 
     def oldest_shown_ms(self) -> int:
         """When an answer must have been fetched at the earliest (epoch ms) to be shown now."""
@@ -60,6 +77,23 @@ class Operations:
         """The state of the bridge as the load balancer needs it."""
         up = [watch for watch in self.watches.values() if watch.circuit.state != "open"]
         return Condition(ready=not self.draining, loop_lag_s=self.loop_lag_s, sources_up=len(up), sources=len(self.watches))
+
+    def own_metrics(self) -> list[Family]:
+        """The metrics of this process as they are now."""
+        self._note_ages()
+        return self.telemetry.families()
+
+    async def metrics_page(self) -> bytes:
+        """The bridge's own metrics in the Prometheus text format: this process's, or of all workers. Raises BridgeError."""
+        if self.team is not None:
+            return await self.team.metrics_page()
+        self._note_ages()
+        return self.telemetry.exposition()
+
+    def _note_ages(self) -> None:
+        for name, source in self.sources.items():
+            if (age_s := _data_age_s(source)) is not None:
+                self.telemetry.snapshot_age.labels(name).set(age_s)
 
     async def watch_loop(self) -> None:
         """Measure the event loop's lag, for ever."""
@@ -81,22 +115,29 @@ def operations_router(operations: Operations) -> APIRouter:
 
 
 async def livez() -> Response:
-    """200 while the event loop runs."""
+    """200 while the event loop runs. Of several workers one that hangs accepts nobody, so one that runs answers here."""
     return Response("ok\n", media_type="text/plain")
 
 
 async def readyz(operations: Operations) -> Response:
-    """200 while this process can serve: not draining, the event loop less than a second late. No source matters here."""
+    """200 while this process can serve: not draining, the event loop less than a second late. No source matters here.
+
+    Of several workers, all drain at the same time, and the lateness is that of the one that answers.
+    """
     ready = not operations.draining and operations.loop_lag_s < _LAG_LIMIT_S
     return Response("ready\n" if ready else "not ready\n", 200 if ready else 503, media_type="text/plain")
 
 
 async def health_sources(operations: Operations) -> dict[str, Any]:
-    """Every source, asked now: up, how long it took, what answered, the age of its data, the last error."""
+    """Every source, asked now: up, how long it took, what answered, the age of its data, the last error.
+
+    Of several workers the one that answers speaks for itself (its connections, circuits and cache), and says which one it is.
+    """
     found = await asyncio.gather(*(_health_with_circuit(operations, name) for name in operations.sources))
     off = {name: {"up": False, "enabled": False, "error": "switched off in the configuration"} for name in operations.off}
     sources = dict(zip(operations.sources, found, strict=True)) | off
-    return {"ok": all(source["up"] for source in sources.values() if source["enabled"]), "sources": sources}
+    worker = {} if operations.team is None else {"worker": operations.team.number}
+    return {"ok": all(source["up"] for source in sources.values() if source["enabled"]), **worker, "sources": sources}
 
 
 async def _health_with_circuit(operations: Operations, name: str) -> dict[str, Any]:
@@ -134,13 +175,8 @@ def _data_age_s(source: Source) -> float | None:
 
 async def metrics(operations: Operations) -> Response:
     """The bridge's own metrics and the catalogue's live gauges, for Prometheus to scrape."""
-    for name, source in operations.sources.items():
-        if (age_s := _data_age_s(source)) is not None:
-            operations.telemetry.snapshot_age.labels(name).set(age_s)
-    live = CollectorRegistry(auto_describe=False)
-    live.register(_GaugeCollector(await _live_gauges(operations.bridge)))
-    text = operations.telemetry.exposition() + generate_latest(live)
-    return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    live = text_of(await _live_gauges(operations.bridge))
+    return Response(await operations.metrics_page() + live, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 async def _live_gauges(bridge: Bridge) -> list[GaugeMetricFamily]:
@@ -167,14 +203,3 @@ def _gauge_family(metric: Metric, result: Result) -> GaugeMetricFamily:
         found = dict(labels)
         family.add_metric([found.get(label, "") for label in export.by], float(values[-1]) * export.scale)
     return family
-
-
-class _GaugeCollector(Collector):
-    """Finished metric families, in the form that the client library's text writer takes."""
-
-    def __init__(self, families: list[GaugeMetricFamily]) -> None:
-        self._families = families
-
-    def collect(self) -> list[GaugeMetricFamily]:
-        """The families."""
-        return self._families

@@ -6,12 +6,23 @@ from pydantic import Field
 
 from app.documents.schema import Strict
 
+MOST_WORKERS = 64
+
 
 class HttpSettings(Strict):
     """The HTTP server."""
 
     host: str = Field("127.0.0.1", description="the address to listen on; any address but this machine's own requires a key")
     port: int = Field(8080, ge=0, le=65535, description="the HTTP port; 0 takes a free one")
+    workers: int = Field(
+        1, ge=1, le=MOST_WORKERS, description="processes behind the port, for a machine with more cores; not on Windows"
+    )
+    worker_hang_s: float = Field(
+        15.0,
+        ge=2,
+        le=300,
+        description="a worker whose event loop stands still for so long is replaced; only with several workers",
+    )
     keep_alive_s: int = Field(
         120, ge=1, le=3600, description="how long an idle connection stays open; Grafana's proxy keeps its own for 90 s"
     )

@@ -30,6 +30,11 @@ class SourceConfig(Strict):
         2_500_000, ge=1, le=50_000_000, description="most rows that one statement may return; before that the step is raised"
     )
 
+    @property
+    def one_process_only(self) -> bool:
+        """Whether only one process at a time can have this source open."""
+        return False
+
     def build(self, name: str) -> Source:
         """The source under its configured name."""
         raise NotImplementedError  # pragma: no cover

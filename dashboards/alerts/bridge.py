@@ -128,6 +128,18 @@ BRIDGE = (
         does="Its processor is busy. From 1 second on it says that it is not ready. Add a replica, or look for a heavy panel.",
     ),
     Rule(
+        alert="BridgeWorkerReplaced",
+        title="A worker of a bridge ended or hung",
+        promql='sum by (instance, why) (increase(bridge_workers_replaced_total{job="bridge"}[<window>]))',
+        window_s=900,
+        than="gt",
+        limit=0,
+        unit="count",
+        severity="warning",
+        says="A worker of the bridge {instance} has {why}",
+        does="It was replaced in the last {window}. Requests that were under way in it are lost. The log says why.",
+    ),
+    Rule(
         alert="BridgeSheds",
         title="The bridge refuses more than {limit} requests a minute",
         promql='60 * sum by (lane) (rate(bridge_shed_total{job="bridge"}[<window>]))',

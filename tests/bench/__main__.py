@@ -26,6 +26,7 @@ from tests.bench.redis_size import redis_size
 from tests.bench.replicas import replicas
 from tests.bench.report import Line, report
 from tests.bench.thinning import thinning
+from tests.bench.workers import workers
 from tests.servers.world import Stores, running_stores
 
 P = ParamSpec("P")
@@ -40,7 +41,7 @@ _IN_WORLD: Mapping[str, Callable[[Stores, Path, int], list[Line]]] = {
     "living": lambda stores, folder, rounds: asyncio.run(living(stores, folder, rounds)),
 }
 #: On stores filled with many points.
-_ON_POINTS: Mapping[str, Callable[[PointStores, Path, int], list[Line]]] = {"misses": misses}
+_ON_POINTS: Mapping[str, Callable[[PointStores, Path, int], list[Line]]] = {"misses": misses, "workers": workers}
 
 
 def main() -> int:

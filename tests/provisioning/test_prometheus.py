@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.telemetry import Telemetry
+from app.telemetry import TeamTelemetry, Telemetry
 from demo.gauges import families
 from demo.world import HOUR_MS, World
 from tests.provisioning.rules import FIRES, RECORDS, Fires, Records, Series
@@ -139,7 +139,7 @@ def test_the_rules_ask_for_metrics_that_somebody_shows() -> None:
 
 def _of_the_bridge() -> set[str]:
     kinds = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
-    shown = Telemetry().registry.collect()
+    shown = [*Telemetry().registry.collect(), *TeamTelemetry(2).registry.collect()]
     return {family.name + suffix for family in shown for suffix in kinds.get(family.type, ("",))}
 
 

@@ -34,14 +34,19 @@ class Fleet:
     """`count` replicas of `settings_of(number)`, each on ports and with a state folder of its own."""
 
     def __init__(
-        self, folder: Path, count: int, settings_of: Callable[[int], Mapping[str, Any]], lame_duck_s: float = 1.5
+        self,
+        folder: Path,
+        count: int,
+        settings_of: Callable[[int], Mapping[str, Any]],
+        lame_duck_s: float = 1.5,
+        **more_http: Any,
     ) -> None:
         self._folder = folder
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self.ports = [(free_port(), free_port()) for _ in range(count)]
         for number, (http, agent) in enumerate(self.ports):
             own = {
-                "http": {"port": http, "lame_duck_s": lame_duck_s},
+                "http": {"port": http, "lame_duck_s": lame_duck_s, **more_http},
                 "agent": {"port": agent},
                 "state": str(folder / f"b{number}"),
             }

@@ -64,6 +64,11 @@ class ClickHouseAddress(SourceConfig):
             raise ValueError("path: is needed with `interface: chdb` (the embedded engine's folder)")
         return self
 
+    @property
+    def one_process_only(self) -> bool:
+        """The embedded engine locks its folder."""
+        return self.interface == "chdb"
+
 
 _BY_CODE: Mapping[int, type[SourceError]] = {
     159: SourceTimeout,

@@ -78,6 +78,18 @@ CASES = [
         "The bridge b1 is late by 500ms",
     ),
     Fires(
+        "BridgeWorkerReplaced",
+        {bridge("bridge_workers_replaced_total", why="hung"): "0x4 1x36"},
+        {
+            bridge("bridge_workers_replaced_total", why="hung"): "2x40",
+            bridge("bridge_workers_replaced_total", why="ended"): "0x40",
+        },
+        "1m",
+        "1m30s",
+        {"instance": "b1", "why": "hung"},
+        "A worker of the bridge b1 has hung",
+    ),
+    Fires(
         "BridgeSheds",
         {bridge("bridge_shed_total", lane="panel"): "0+15x60"},
         {bridge("bridge_shed_total", lane="panel"): "0+1x60"},

@@ -22,6 +22,7 @@ from app.sources.redis.aggregation import Aggregation, Rows, aggregate_rows
 from app.sources.redis.connections import Command, RedisConnections, Reply
 from app.sources.redis.history import read_samples
 from app.sources.redis.parse import numbers, samples
+from app.sources.redis.server import ServerLink
 from app.sources.redis.source import RedisConfig, RedisSource
 from tests.frames import shown
 from tests.servers.redis import RedisServer
@@ -164,12 +165,18 @@ def described(frame: Frame) -> tuple[Any, ...]:
 # Rounds
 
 
+def connections_of(source: RedisSource) -> RedisConnections:
+    link = source._link  # noqa: SLF001  what leaves is what is tested
+    assert isinstance(link, ServerLink)
+    return link._connections  # noqa: SLF001  as above
+
+
 class Spy:
     """The pipelines of a source; `before` is called ahead of each of them."""
 
     def __init__(self, source: RedisSource, patch: pytest.MonkeyPatch, before: Callable[[int], None] = lambda _: None) -> None:
         self.sizes: list[int] = []
-        connections: RedisConnections = source._connections  # noqa: SLF001  what leaves is what is tested
+        connections = connections_of(source)
         ask = connections.ask
 
         async def counted(commands: Sequence[Command], missing: tuple[str, ...] = ()) -> list[Reply]:
@@ -341,7 +348,7 @@ async def test_a_read_given_up_between_two_rounds_leaves_no_connection_with_a_re
         with pytest.raises(asyncio.CancelledError):
             await reading
     own_server.resume()
-    every = source._connections._all  # noqa: SLF001  that it is closed is what is tested
+    every = connections_of(source)._all  # noqa: SLF001  that it is closed is what is tested
     assert [connection.is_connected for connection in every] == [False]
     assert shown(await source.fetch(statement({**EQUITY, "value": "count", "field": None, "same": None}))) == {
         "": {OPEN: len(desk)}
@@ -360,7 +367,7 @@ async def test_a_round_on_its_way_is_given_up_where_the_one_before_it_cannot_be_
         with pytest.raises(SourceCrashed):
             await source.fetch(statement(EQUITY, "account"))
     await asyncio.sleep(0.05)
-    every = source._connections._all  # noqa: SLF001  that it is closed is what is tested
+    every = connections_of(source)._all  # noqa: SLF001  that it is closed is what is tested
     assert (len(spy.sizes), any(connection.is_connected for connection in every)) == (3, False)
     assert "never retrieved" not in caplog.text
     assert len(await source.fetch(statement(EQUITY, "account"))) > 0
