@@ -15,7 +15,7 @@ LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-demo: .venv/demo.stamp ## run the bridge with embedded stores and a simulated trade feed (DEMO_ARGS="--scale 100")
+demo: .venv/demo.stamp ## run the bridge with embedded stores and a simulated trade feed (DEMO_ARGS="--scale 500")
 	$(BIN)/python -m app demo $(DEMO_ARGS)
 
 test: .venv/test.stamp servers $(NODE)/node_modules/.stamp .wine/tree.stamp ## run every test on real servers (TEST_ARGS="-k name")

@@ -10,7 +10,7 @@ import numpy as np
 
 from demo.health import cpu_percent, heartbeat_ms, host_figures, memory_mb, socket_failures, states_at, sync_runs
 from demo.market import Floats, Ints, hashed
-from demo.world import ACTIONS, World
+from demo.world import ACTIONS, Trades, World
 
 _EXECUTION_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0)
 _SIGNAL_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
@@ -71,9 +71,8 @@ def _sum_until(when_ms: Ints, amounts: Floats) -> Course:
     return lambda at_ms: rounded[np.searchsorted(ordered, at_ms, side="right")]
 
 
-def signal_times(world: World) -> tuple[Ints, Ints, Ints]:
+def signal_times(trades: Trades) -> tuple[Ints, Ints, Ints]:
     """Each signal's number, instant and action (an index into ACTIONS). Closing a trade has its own signal."""
-    trades = world.trades
     first = np.unique(trades.signal, return_index=True)[1]
     closed = trades.where(trades.closed_ms > 0)
     numbers = np.concatenate((trades.signal[first], closed.number + 500_000))
@@ -89,7 +88,7 @@ def backlog(world: World, space: int, most: int) -> Course:
 
 
 def _signal_families(world: World) -> Iterator[Family]:
-    numbers, times, actions = signal_times(world)
+    numbers, times, actions = signal_times(world.trades)
     lost = hashed(world.seed, numbers, np.full_like(numbers, 5)) < 0.004
     lasted_s = 0.001 + 0.02 * hashed(world.seed, numbers, np.full_like(numbers, 6)) ** 3
     each = list(enumerate(ACTIONS))

@@ -262,7 +262,10 @@ def _add_samples(pipe: Any, key: str, at_ms: Ints, values: Any, now_ms: int) -> 
 
 
 def _signal_entries(world: World, from_ms: int, to_ms: int, most: int) -> list[StreamEntry]:
-    numbers, times, actions = signal_times(world)
+    trades = world.trades
+    signalled = (trades.signal_ms > from_ms) & (trades.signal_ms <= to_ms)
+    closed = (trades.closed_ms > from_ms) & (trades.closed_ms <= to_ms)
+    numbers, times, actions = signal_times(trades.where(signalled | closed))
     inside = np.flatnonzero((times > from_ms) & (times <= to_ms))
     newest = inside[-most:]
     return [(int(times[row]), {"signal_id": world.uuid(int(numbers[row]), 2), "action": ACTIONS[actions[row]]}) for row in newest]

@@ -7,11 +7,10 @@ live feed are the same world, without a gap or an overlap between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -87,13 +86,13 @@ class World:
         self.until_ms = self.start_ms
         self.trades = _concatenate_trades([])
         self.outages: list[Outage] = []
+        self._grouped: tuple[list[Outage], dict[int, list[Outage]]] = (self.outages, {})
 
     def extend(self, until_ms: int) -> None:
         """Compute every hour that begins before `until_ms`."""
-        hours, outages = [self.trades], list(self.outages)
+        hours = [self.trades]
         while self.until_ms < until_ms:
-            outages += self._outages_of_hour(self.until_ms)
-            self.outages = outages
+            self.outages = [*self.outages, *self._outages_of_hour(self.until_ms)]
             hours.append(self._trades_of_hour(self.until_ms))
             self.until_ms += HOUR_MS
         if len(hours) > 1:
@@ -147,14 +146,23 @@ class World:
     def down(self, instance: int, at_ms: Ints) -> Flags:
         """Whether a terminal is not running at each instant."""
         found = np.zeros(at_ms.shape, dtype=np.bool_)
-        for outage in self.outages:
-            if outage.instance == instance:
-                found |= (at_ms >= outage.from_ms) & (at_ms < outage.to_ms)
+        for outage in self.outages_of(instance):
+            found |= (at_ms >= outage.from_ms) & (at_ms < outage.to_ms)
         return found
+
+    def outages_of(self, instance: int) -> Sequence[Outage]:
+        """The outages of a terminal, in the order of their time."""
+        known, grouped = self._grouped
+        if known is not self.outages:
+            grouped = {}
+            for outage in self.outages:
+                grouped.setdefault(outage.instance, []).append(outage)
+            self._grouped = (self.outages, grouped)
+        return grouped.get(instance, ())
 
     def uuid(self, number: int, space: int) -> str:
         """A stable id: the same number in the same world gives the same id."""
-        return str(UUID(int=(self.seed & 0xFFFF) << 112 | space << 96 | 0x4000 << 64 | 0x8000 << 48 | number))
+        return f"{self.seed & 0xFFFF:04x}{space:04x}-0000-4000-8000-{number:012x}"
 
     def _outages_of_hour(self, from_ms: int) -> list[Outage]:
         rng = np.random.default_rng([self.seed, 1, from_ms // HOUR_MS])

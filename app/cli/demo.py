@@ -16,7 +16,7 @@ from app.cli.signals import ignore_reloads
 from app.config import DEFAULT_URL, settings_from
 from app.errors import BadQuery
 from app.telemetry import set_up_logging
-from demo import DemoOptions, running_demo
+from demo import MOST_INSTANCES, DemoOptions, running_demo
 
 _log = logging.getLogger("bridge")
 
@@ -25,8 +25,8 @@ def demo(arguments: argparse.Namespace) -> int:
     """Run the bridge with embedded stores and a simulated feed (or, without the feed, on the user's own stores)."""
     if arguments.no_feed:
         return serve(arguments.config)
-    if not 1 <= arguments.scale <= 100:
-        raise BadQuery(f"--scale: {arguments.scale} is not allowed; allowed: 1 to 100")
+    if not 1 <= arguments.scale <= MOST_INSTANCES:
+        raise BadQuery(f"--scale: {arguments.scale} is not allowed; allowed: 1 to {MOST_INSTANCES}")
     refuse_taken_port("--port", arguments.port)
     set_up_logging("warning", "text")
     # A SIGTERM while the stores are being filled must end their servers too, as Ctrl-C does.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from demo.accounts import ticks
-from demo.feed import fill_prometheus
+from demo.filling import fill_prometheus
 from demo.health import heartbeat_ms
 from demo.stores import free_port, prometheus_store
 from demo.world import HOUR_MS, TICK_MS, World

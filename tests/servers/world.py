@@ -18,7 +18,8 @@ from app.config import Settings, settings_from
 from app.main import build_service
 from demo.clickhouse_writer import ClickHouseWriter
 from demo.duckdb_writer import DuckDBWriter
-from demo.feed import Writers, fill_clickhouse, fill_duckdb, fill_prometheus
+from demo.feed import Writers
+from demo.filling import fill_clickhouse, fill_duckdb, fill_prometheus
 from demo.market import Ints
 from demo.redis_filling import fill_redis
 from demo.redis_writer import RedisWriter
