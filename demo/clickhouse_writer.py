@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from demo.accounts import AccountStates
 from demo.market import Ints
-from demo.parquet import encode_columns
+from demo.parquet import ParquetEncoder
 from demo.rows import Columns, event_columns, host_columns, instance_columns, snapshot_columns, trade_columns
 from demo.schema import DATABASE, clickhouse_statements
 from demo.world import World
@@ -28,6 +28,7 @@ class ClickHouseWriter:
 
     def __init__(self, client: ClickHouse) -> None:
         self._client = client
+        self._encoder = ParquetEncoder()
 
     def create_tables(self) -> None:
         """Make the database and its tables."""
@@ -63,4 +64,4 @@ class ClickHouseWriter:
 
     def _insert_rows(self, table: str, columns: Columns) -> None:
         if len(next(iter(columns.values()))):
-            self._client.raw_insert(f"{DATABASE}.{table}", list(columns), encode_columns(columns), fmt="Parquet")
+            self._client.raw_insert(f"{DATABASE}.{table}", list(columns), self._encoder.encode(columns), fmt="Parquet")

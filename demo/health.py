@@ -53,12 +53,21 @@ def _failures(seed: int, instance: int, first: int, last: int) -> npt.NDArray[np
 
 def heartbeat_ms(world: World, instance: int, at_ms: Ints) -> Floats:
     """The instant of the last heartbeat. It does not change while the terminal is down."""
-    phase = instance * 700 % _BEAT_MS
+    phase = _beat_phase(instance)
     beat = (at_ms - phase) // _BEAT_MS * _BEAT_MS + phase
     for outage in world.outages_of(instance):
-        last = (outage.from_ms - phase) // _BEAT_MS * _BEAT_MS + phase
+        last = beats_until(instance, outage.from_ms) * _BEAT_MS + phase
         beat = np.where((at_ms >= outage.from_ms) & (at_ms < outage.to_ms), last, beat)
     return beat.astype(np.float64)
+
+
+def beats_until(instance: int, at_ms: int) -> int:
+    """The number of a terminal's heartbeats since the epoch, had it never been down."""
+    return (at_ms - _beat_phase(instance)) // _BEAT_MS
+
+
+def _beat_phase(instance: int) -> int:
+    return instance * 700 % _BEAT_MS
 
 
 def states_at(world: World, state: str, at_ms: Ints) -> Floats:

@@ -26,14 +26,20 @@ def typed_columns(columns: Columns) -> str:
     return ", ".join(_typed_column(name) for name in columns)
 
 
-def encode_columns(columns: Columns) -> bytes:
-    """The columns (arrays of equal length by name) as one Parquet file."""
-    with duckdb.connect() as database, TemporaryDirectory() as folder:
-        file = Path(folder) / "columns.parquet"
-        # DuckDB finds the variable `columns` by its name and reads the arrays without a copy.
-        selected = f"SELECT {typed_columns(columns)} FROM columns"  # noqa: S608  the tables' own names
-        database.execute(f"COPY ({selected}) TO '{file}' (FORMAT parquet, COMPRESSION lz4_raw)")
-        return file.read_bytes()
+class ParquetEncoder:
+    """Encodes columns, one call at a time."""
+
+    def __init__(self) -> None:
+        self._database = duckdb.connect()
+
+    def encode(self, columns: Columns) -> bytes:
+        """The columns (arrays of equal length by name) as one Parquet file."""
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "columns.parquet"
+            # DuckDB finds the variable `columns` by its name and reads the arrays without a copy.
+            selected = f"SELECT {typed_columns(columns)} FROM columns"  # noqa: S608  the tables' own names
+            self._database.execute(f"COPY ({selected}) TO '{file}' (FORMAT parquet, COMPRESSION lz4_raw)")
+            return file.read_bytes()
 
 
 def _typed_column(name: str) -> str:
