@@ -24,13 +24,14 @@ from tests.bench.misses import misses
 from tests.bench.points import PointStores, point_stores
 from tests.bench.replicas import replicas
 from tests.bench.report import Line, report
+from tests.bench.size import size
 from tests.bench.thinning import thinning
 from tests.servers.world import Stores, running_stores
 
 P = ParamSpec("P")
 
 #: Each on what it makes itself.
-_ALONE: Mapping[str, Callable[[int], list[Line]]] = {"columns": columns, "thinning": thinning, "lag": lag}
+_ALONE: Mapping[str, Callable[[int], list[Line]]] = {"columns": columns, "thinning": thinning, "lag": lag, "size": size}
 #: On the simulated world.
 _IN_WORLD: Mapping[str, Callable[[Stores, Path, int], list[Line]]] = {
     "hits": hits,
