@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from demo.market import USD_PER_UNIT, Floats, Ints, prices
-from demo.world import TICK_MS, Trades, World
+from demo.world import COARSE_MS, TICK_MS, Trades, World
 
 LEVERAGE = 100
 _CHUNK_CELLS = 500_000
@@ -150,3 +150,9 @@ def _floating_and_margin(world: World, executed: Trades, grid: _Grid) -> tuple[F
 def ticks(from_ms: int, to_ms: int) -> Ints:
     """The 10 s grid in [from_ms, to_ms]."""
     return np.arange(-(-from_ms // TICK_MS) * TICK_MS, to_ms + 1, TICK_MS)
+
+
+def instants(world: World, until_ms: int) -> Ints:
+    """When the world is sampled, from its start to `until_ms`: every 10 s, and every 10 minutes before `fine_from_ms`."""
+    coarse = np.arange(-(-world.start_ms // COARSE_MS) * COARSE_MS, min(world.fine_from_ms, until_ms + 1), COARSE_MS)
+    return np.concatenate((coarse, ticks(world.fine_from_ms, until_ms)))

@@ -16,20 +16,20 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from demo.accounts import AccountStates, closing, opening_at, states, ticks
+from demo.accounts import AccountStates, closing, instants, opening_at, states, ticks
 from demo.clickhouse_writer import ClickHouseWriter
 from demo.duckdb_writer import DuckDBWriter
-from demo.filling import fill_clickhouse, fill_duckdb, fill_prometheus
+from demo.filling import fill_clickhouse, fill_duckdb, fill_prometheus, scrapes
 from demo.folder import hold_emptied
 from demo.gauges import exposition, families
 from demo.progress import shown_progress
 from demo.redis_filling import RefilledRedis, fill_redis
 from demo.redis_writer import STREAM_LENGTH, RedisWriter
 from demo.stores import Exporter, has_prometheus, prometheus_store, redis_store
-from demo.world import HOUR_MS, TICK_MS, World
+from demo.world import HOUR_MS, QUIET_INSTANCES, TICK_MS, World
 
-#: the largest simulated system: a thousand accounts
-MOST_INSTANCES = 500
+#: the largest simulated system: a thousand accounts, and what ClickHouse keeps of their samples
+MOST_INSTANCES, MOST_DAYS = 500, 90
 _AHEAD_MS = 2 * HOUR_MS
 _PUBLISH_MS = 10_000
 # the least time between two snapshots, as a multiple of what one takes
@@ -46,8 +46,8 @@ class DemoOptions:
     folder: Path
     seed: int = 7
     instances: int = 12
-    hours: int = 24
-    say: Callable[[str], None] = print
+    days: int = 1
+    say: Callable[..., None] = print
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class LiveFeed:
         self._world = world
         self._writers = writers
         self._since_ms = since_ms
-        self._before = opening_at(world, ticks(world.start_ms, since_ms))
+        self._before = opening_at(world, instants(world, since_ms))
         self._published_ms = since_ms
         self._publish_every_ms = _PUBLISH_MS
 
@@ -137,11 +137,10 @@ async def running_demo(options: DemoOptions) -> AsyncIterator[RunningDemo]:
 async def _filled_demo(options: DemoOptions) -> AsyncIterator[RunningDemo]:
     begun_s = time.perf_counter()
     until_ms = time.time_ns() // 1_000_000_000 * 1000
-    world = World(options.seed, options.instances, until_ms - (options.hours + 1) * HOUR_MS)
+    begins_ms, fine_from_ms = (until_ms - (24 * days + 1) * HOUR_MS for days in (options.days, 1))
+    world = World(options.seed, options.instances, begins_ms, fine_from_ms)
     world.extend(until_ms + _AHEAD_MS)
-    options.say(
-        f"simulated {options.hours} h: {world.instances} instances, {world.accounts} accounts, {len(world.trades.number)} trades"
-    )
+    options.say(*_world_lines(world, options.days))
     async with AsyncExitStack() as stack:
         port, redis_fact = await _enter_in_thread(stack, redis_store(options.folder / "redis"))
         client = stack.enter_context(redis.Redis(port=port, socket_timeout=_REDIS_TIMEOUT_S, retry=Retry(NoBackoff(), 0)))
@@ -168,6 +167,18 @@ async def _filled_demo(options: DemoOptions) -> AsyncIterator[RunningDemo]:
         )
 
 
+def _world_lines(world: World, days: int) -> list[str]:
+    size = f"{world.instances} instances, {world.accounts} accounts, {len(world.trades.number)} trades"
+    if days == 1:
+        return [f"simulated 24 h: {size}"]
+    quiet = f"; as many trades as {QUIET_INSTANCES} instances have" if world.instances > QUIET_INSTANCES else ""
+    return [
+        f"simulated {days} days: {size}",
+        "the last 24 h are sampled every 10 s, the days before them every 10 minutes (in Prometheus every 4 minutes, without"
+        f" heartbeats{quiet})",
+    ]
+
+
 async def _enter_in_thread(stack: AsyncExitStack, manager: Any) -> Any:
     entered = await asyncio.to_thread(manager.__enter__)
     stack.push(manager)
@@ -183,7 +194,7 @@ def _open_engine(path: Path) -> Any:
 
 
 async def _fill_stores(world: World, writers: Writers, options: DemoOptions, until_ms: int) -> None:
-    at_ms = ticks(world.start_ms, until_ms)
+    at_ms, scraped_ms = instants(world, until_ms), scrapes(world, until_ms)
     snapshots, trades = f"{world.accounts * len(at_ms):,} account snapshots", f"{len(world.trades.number):,} trades"
     with shown_progress(options.say) as progress:
         async with asyncio.TaskGroup() as group:
@@ -196,7 +207,7 @@ async def _fill_stores(world: World, writers: Writers, options: DemoOptions, unt
             if writers.clickhouse is not None:
                 fill("ClickHouse", f"{snapshots}, {trades}", fill_clickhouse, writers.clickhouse, until_ms)
             if has_prometheus():
-                fill("Prometheus", f"{len(at_ms):,} scrapes", fill_prometheus, options.folder / "prometheus", at_ms)
+                fill("Prometheus", f"{len(scraped_ms):,} scrapes", fill_prometheus, options.folder / "prometheus", scraped_ms)
 
 
 async def _start_prometheus(stack: AsyncExitStack, options: DemoOptions, world: World, until_ms: int) -> int:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from demo.accounts import chunks, opening, ticks
+from demo.accounts import chunks, instants, opening, ticks
 from demo.clickhouse_writer import ClickHouseWriter
 from demo.duckdb_writer import DuckDBWriter
-from demo.gauges import families, openmetrics
+from demo.gauges import HEARTBEAT, families, openmetrics
 from demo.market import Ints
 from demo.progress import Tell, tell_nobody
 from demo.stores import backfill
@@ -19,6 +19,7 @@ from demo.world import HOUR_MS, World
 
 # the time that a new block of Prometheus covers
 _BLOCK_MS = 2 * HOUR_MS
+_COARSE_MS = 240_000
 _TRADES_AT_ONCE = 100_000
 _TERMINAL_ROWS_AT_ONCE = 500_000
 #: the share of ClickHouse's time that its trades take, and that its account snapshots take
@@ -33,7 +34,7 @@ def fill_clickhouse(world: World, writer: ClickHouseWriter, until_ms: int, tell:
 
 def write_history(world: World, writer: ClickHouseWriter, until_ms: int, tell: Tell = tell_nobody) -> None:
     """Write everything from the world's start to `until_ms` into existing tables."""
-    at_ms = ticks(world.start_ms, until_ms)
+    at_ms = instants(world, until_ms)
     ends_ms = _pieces(world.start_ms, until_ms, len(world.trades.number) // _TRADES_AT_ONCE + 1)
     for piece, (from_ms, to_ms) in enumerate(ends_ms, 1):
         writer.insert_trades(world, from_ms, to_ms)
@@ -57,7 +58,7 @@ def _pieces(from_ms: int, to_ms: int, count: int) -> list[tuple[int, int]]:
 
 def fill_duckdb(world: World, writer: DuckDBWriter, until_ms: int, tell: Tell = tell_nobody) -> None:
     """Write every tick up to `until_ms` and publish a first snapshot."""
-    every, written = ticks(world.start_ms, until_ms), 0
+    every, written = instants(world, until_ms), 0
     for found in chunks(world, every, opening(world)):
         writer.insert_ticks(world, found)
         written += len(found.at_ms)
@@ -66,19 +67,30 @@ def fill_duckdb(world: World, writer: DuckDBWriter, until_ms: int, tell: Tell = 
     tell(1.0)
 
 
+def scrapes(world: World, until_ms: int) -> Ints:
+    """When a Prometheus has scraped from the world's start to `until_ms`: as often as `instants`, but every 4 minutes before
+    `fine_from_ms`: an older value than 5 minutes is none to Prometheus."""
+    coarse = np.arange(-(-world.start_ms // _COARSE_MS) * _COARSE_MS, min(world.fine_from_ms, until_ms + 1), _COARSE_MS)
+    return np.concatenate((coarse, ticks(world.fine_from_ms, until_ms)))
+
+
 def fill_prometheus(world: World, folder: Path, at_ms: Ints, tell: Tell = tell_nobody) -> None:
-    """Make blocks under `folder`/data with a sample of every series at each of the ascending instants."""
+    """Make blocks under `folder`/data with a sample of every series at each of the ascending instants.
+
+    Heartbeats begin at `fine_from_ms`: sampled less often, each would look as if the next one had not come.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     known = list(families(world))
+    sparse = [family for family in known if family.name != HEARTBEAT]
     # One block at a time, because promtool reads the whole text again for each block.
     blocks = np.split(at_ms, np.flatnonzero(np.diff(at_ms // _BLOCK_MS)) + 1)
     # While promtool reads the text of a block, the next text is written.
     with ThreadPoolExecutor(1, "promtool") as reading:
         running: Future[None] | None = None
-        for place, instants in enumerate(blocks):
+        for place, block in enumerate(blocks):
             text = folder / f"backfill-{place % 2}.txt"
             with text.open("w", encoding="utf-8") as file:
-                file.writelines(openmetrics(known, instants))
+                file.writelines(openmetrics(sparse if block[0] < world.fine_from_ms else known, block))
             if running is not None:
                 running.result()
                 tell(place / len(blocks))

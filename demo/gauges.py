@@ -12,6 +12,7 @@ from demo.health import cpu_percent, heartbeat_ms, host_figures, memory_mb, sock
 from demo.market import Floats, Ints, hashed
 from demo.world import ACTIONS, Trades, World
 
+HEARTBEAT = "tds_instance_last_heartbeat_timestamp_seconds"
 _EXECUTION_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0)
 _SIGNAL_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
 _SYNC_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -145,9 +146,7 @@ def _instance_families(world: World) -> Iterator[Family]:
     )
     yield _gauge_family("tds_instance_memory_bytes", "Resident memory", each(lambda *where: memory_mb(*where) * 1048576))
     yield _counter_family("tds_instance_socket_failures", "Failed socket connections", each(socket_failures))
-    yield _gauge_family(
-        "tds_instance_last_heartbeat_timestamp_seconds", "The last heartbeat", each(lambda *where: heartbeat_ms(*where) / 1000)
-    )
+    yield _gauge_family(HEARTBEAT, "The last heartbeat", each(lambda *where: heartbeat_ms(*where) / 1000))
     yield _gauge_family(
         "tds_instances",
         "Terminals in each state",

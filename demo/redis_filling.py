@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import redis
 
-from demo.accounts import AccountStates, closing, opening_at, states, ticks
+from demo.accounts import AccountStates, closing, instants, opening_at, states, ticks
 from demo.progress import Tell, tell_nobody
 from demo.redis_writer import RedisWriter
 from demo.world import HOUR_MS, TICK_MS, World
@@ -22,7 +22,7 @@ _OWN_KEYS = ("account_state:", "trade_", "instance", "host", "hist:", "sync:")
 def fill_redis(world: World, writer: RedisWriter, until_ms: int, tell: Tell = tell_nobody) -> None:
     """Write the state at `until_ms`, the samples of the hour before, and the newest stream entries."""
     hour_ms = ticks(max(world.start_ms, until_ms - HOUR_MS + TICK_MS), until_ms)
-    hour = states(world, hour_ms, opening_at(world, ticks(world.start_ms, int(hour_ms[0]) - 1)))
+    hour = states(world, hour_ms, opening_at(world, instants(world, int(hour_ms[0]) - 1)))
     now = states(world, np.array([until_ms]), closing(hour))
     # Some minutes at a time: a pipeline is held in memory as a whole.
     for first in range(0, len(hour_ms), _SAMPLES_AT_ONCE):

@@ -19,6 +19,10 @@ from demo.market import POINTS, SYMBOLS, USD_PER_UNIT, Floats, Ints, hashed, pri
 
 HOUR_MS = 3_600_000
 TICK_MS = 10_000
+#: the distance of samples before a world's `fine_from_ms`
+COARSE_MS = 600_000
+#: as many terminals trade before a world's `fine_from_ms`
+QUIET_INSTANCES = 50
 ACTIONS = ("buy", "sell", "close")
 _SIGNALS_AN_HOUR = 420
 _BROKERS = ("alpha", "bravo", "charlie")
@@ -75,11 +79,16 @@ class Outage:
 
 
 class World:
-    """Everything that happens from `start_ms` (a full hour) on. `extend` computes further hours."""
+    """Everything that happens from `start_ms` (a full hour) on. `extend` computes further hours.
 
-    def __init__(self, seed: int, instances: int, start_ms: int) -> None:
+    What is before `fine_from_ms` is kept coarser, for long histories: samples are further apart, and many terminals have no more
+    trades than `QUIET_INSTANCES` of them.
+    """
+
+    def __init__(self, seed: int, instances: int, start_ms: int, fine_from_ms: int = 0) -> None:
         self.seed = seed
         self.start_ms = start_ms // HOUR_MS * HOUR_MS
+        self.fine_from_ms = max(self.start_ms, fine_from_ms // HOUR_MS * HOUR_MS)
         self.instances = instances
         self.accounts = 2 * instances
         self.hosts = max(1, -(-instances // 4))
@@ -183,7 +192,8 @@ class World:
         rng = np.random.default_rng([self.seed, 2, hour])
         # There are more trades in the day of London and New York than at night.
         busy = 0.6 + 0.4 * np.sin((hour % 24 - 7) / 24 * 2 * np.pi)
-        signals = int(_SIGNALS_AN_HOUR * busy * self.instances / 12)
+        trading = self.instances if from_ms >= self.fine_from_ms else min(self.instances, QUIET_INSTANCES)
+        signals = int(_SIGNALS_AN_HOUR * busy * trading / 12)
         copies = rng.integers(1, 4, signals)
         signal = np.repeat(np.arange(signals), copies)
         count = len(signal)
@@ -225,6 +235,8 @@ class World:
         codes = np.where(chance < 0.03, 10010, 10009)
         codes = np.where(chance > 1 - _REJECTED, rng.choice(_REJECTS, len(account)), codes)
         for outage in self.outages:
+            if outage.to_ms < executed_ms.min():
+                continue
             cut_off = (account // 2 == outage.instance) & (executed_ms >= outage.from_ms) & (executed_ms < outage.to_ms)
             codes = np.where(cut_off, _CONNECTION_LOST, codes)
         return codes
