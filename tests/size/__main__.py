@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -25,7 +26,7 @@ from tests.servers.world import Stores, running_stores, unhurried
 from tests.size.asking import panels
 
 _HOURS = 2
-_SETTLES_S = 10.5
+_REFRESH_MS = 10_000
 
 
 def main() -> None:
@@ -72,32 +73,41 @@ async def _answered(stores: Stores, folder: Path) -> dict[str, str]:
     async with watched_bridge(unhurried(stores.settings(fresh_s=10)), folder) as (port, pid):
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
             idle = _memory(pid, "VmRSS")
-            opened_s, opened_cpu_s, largest = await _look(client, pid)
-            await asyncio.sleep(_SETTLES_S)
-            refreshed_s, refreshed_cpu_s, _ = await _look(client, pid)
+            opened = await _look(client, pid, stores.until_ms - _REFRESH_MS)
+            await asyncio.sleep(_REFRESH_MS / 1000)
+            refreshed = await _look(client, pid, stores.until_ms)
         return {
             "bridge: memory at the start": _megabytes(idle),
             "bridge: memory after all panels": _megabytes(_memory(pid, "VmRSS")),
             "bridge: memory at its peak": _megabytes(_memory(pid, "VmHWM")),
-            "a panel when opened, 2 h: median, slowest": _pair(opened_s),
-            "all panels when opened: processor": f"{opened_cpu_s:.1f} s",
-            "a panel's refresh: median, slowest": _pair(refreshed_s),
-            "all panels' refresh: processor": f"{refreshed_cpu_s:.1f} s",
-            "the largest answer": _megabytes(largest),
+            "panels that are not whole": str(opened.broken),
+            "a panel when opened, 2 h: median, slowest": _pair(opened.seconds),
+            "all panels when opened: processor": f"{opened.cpu_s:.1f} s",
+            "a panel's refresh: median, slowest": _pair(refreshed.seconds),
+            "all panels' refresh: processor": f"{refreshed.cpu_s:.1f} s",
+            "the largest answer": _megabytes(opened.largest),
         }
 
 
-async def _look(client: httpx.AsyncClient, pid: int) -> tuple[list[float], float, int]:
-    """Ask every panel in turn: the seconds of each, the bridge's processor seconds, the bytes of the largest answer."""
-    seconds, largest, begun_cpu_s = list[float](), 0, _process_cpu_s(pid)
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Every panel asked in turn: seconds of each, the bridge's processor seconds, bytes of the largest answer, broken ones."""
+
+    seconds: list[float]
+    cpu_s: float
+    largest: int
+    broken: int
+
+
+async def _look(client: httpx.AsyncClient, pid: int, to_ms: int) -> _Look:
+    seconds, largest, broken, begun_cpu_s = list[float](), 0, 0, _process_cpu_s(pid)
     for panel in panels():
         begun_s = time.perf_counter()
-        answer = await panel.ask(client, time.time_ns() // 1_000_000, _HOURS)
+        answer = await panel.ask(client, to_ms, _HOURS)
         seconds.append(time.perf_counter() - begun_s)
         largest = max(largest, len(answer.reply.content))
-        for fault in answer.faults():
-            Console(stderr=True).print(f"{panel.name}: {fault}")
-    return seconds, _process_cpu_s(pid) - begun_cpu_s, largest
+        broken += bool(answer.faults())
+    return _Look(seconds, _process_cpu_s(pid) - begun_cpu_s, largest, broken)
 
 
 def _process_cpu_s(pid: int) -> float:
