@@ -103,7 +103,11 @@ async def _look(client: httpx.AsyncClient, pid: int, to_ms: int) -> _Look:
     seconds, largest, broken, begun_cpu_s = list[float](), 0, 0, _process_cpu_s(pid)
     for panel in panels():
         begun_s = time.perf_counter()
-        answer = await panel.ask(client, to_ms, _HOURS)
+        try:
+            answer = await panel.ask(client, to_ms, _HOURS)
+        except httpx.TransportError:
+            broken += 1
+            continue
         seconds.append(time.perf_counter() - begun_s)
         largest = max(largest, len(answer.reply.content))
         broken += bool(answer.faults())
