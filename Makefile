@@ -10,12 +10,12 @@ NODE := tests/node
 COVERED := catalog contracts documents operations policies query responses series server sync
 LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --no-strip-extras -q pyproject.toml
 
-.PHONY: help demo test test-windows coverage check bench truth quiet-days chaos dashboards docs format lock clean servers
+.PHONY: help demo test test-windows test-size coverage check bench truth quiet-days chaos dashboards docs format lock clean servers
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-demo: .venv/demo.stamp ## run the bridge with embedded stores and a simulated trade feed (DEMO_ARGS="--scale 100")
+demo: .venv/demo.stamp ## run the bridge with embedded stores and a simulated trade feed (DEMO_ARGS="--scale 500")
 	$(BIN)/python -m app demo $(DEMO_ARGS)
 
 test: .venv/test.stamp servers $(NODE)/node_modules/.stamp .wine/tree.stamp ## run every test on real servers (TEST_ARGS="-k name")
@@ -23,6 +23,9 @@ test: .venv/test.stamp servers $(NODE)/node_modules/.stamp .wine/tree.stamp ## r
 
 test-windows: .venv/test.stamp .wine/tree.stamp servers ## run the Windows services on a real Windows Python under wine (in `make test` too)
 	$(BIN)/python -m pytest tests/winsvc -m wine $(TEST_ARGS)
+
+test-size: .venv/test.stamp servers ## every panel at a thousand accounts over a day: some minutes, for the night (TEST_ARGS="-k equity")
+	$(BIN)/python -m pytest -m size tests/size $(TEST_ARGS)
 
 coverage: .venv/test.stamp servers $(NODE)/node_modules/.stamp ## branch coverage by the tests that need no store; it fails below the figure in pyproject.toml
 	$(BIN)/python -m pytest --cov --cov-report=term $(addprefix tests/,$(COVERED)) $(TEST_ARGS)

@@ -85,7 +85,10 @@ COMMANDS = (
                 help="where the demo's stores live: a new or empty folder, or a demo's own; wiped at each start",
             ),
             Option("--seed", type=int, default=7, help="the same seed gives the same market"),
-            Option("--scale", type=int, default=12, metavar="INSTANCES", help="MT5 instances, 1 to 100"),
+            Option("--scale", type=int, default=12, metavar="INSTANCES", help="MT5 instances of two accounts each, 1 to 500"),
+            Option(
+                "--days", type=int, default=1, help="of history, 1 to 90; the days before the last one are sampled less often"
+            ),
             Option("--port", type=int, default=8080),
             Option("--no-feed", action="store_true", help="no simulated feed: run on the stores of --config"),
             _CONFIG,

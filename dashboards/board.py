@@ -22,6 +22,9 @@ _COLORS = {"system_events": "#CC79A7", "trade_failures": "#D55E00"}
 #: More events than this are shown in groups: they would bury the curves.
 MOST_MARKS = 20
 
+#: how many lines a panel may be asked to have, and has where nothing was chosen
+TOP_CHOICES, DEFAULT_TOP = (10, 20, 50, 100), 20
+
 Cell = tuple[Builder[model.Panel], int]
 
 
@@ -51,13 +54,18 @@ class Board:
             .readonly()
         )
 
-    def variables(self, *labels: str, ad_hoc: bool = True) -> Board:
-        """Add a variable for each label. Its values are narrowed by the variables before it if one metric has both labels."""
+    def variables(self, *labels: str, ad_hoc: bool = True, top: bool = False) -> Board:
+        """Add a variable for each label. Its values are narrowed by the variables before it if one metric has both labels.
+
+        With `top` there is one for how many lines or rows a panel has at most.
+        """
         self._labels = labels
         for place, label in enumerate(labels):
             self._made.with_variable(
                 self._label_variable(label, [one for one in labels[:place] if self._share_a_metric(label, one)])
             )
+        if top:
+            self._made.with_variable(_top_variable())
         if ad_hoc:
             described = "Further filters, on any label. A panel that has no such label says that the filter does not apply."
             self._made.with_variable(build.AdHocVariable(FILTERS).label("Filters").description(described).datasource(BRIDGE))
@@ -135,6 +143,15 @@ class Board:
     def build(self) -> model.Dashboard:
         """The dashboard as a model of the SDK."""
         return self._made.build()
+
+
+def _top_variable() -> build.CustomVariable:
+    described = (
+        "How many lines or rows a panel of many has: the worst ones. How many more there are is behind the sign in its corner."
+    )
+    default = model.VariableOption(selected=True, text=str(DEFAULT_TOP), value=str(DEFAULT_TOP))
+    numbers = ",".join(map(str, TOP_CHOICES))
+    return build.CustomVariable("top").label("Top").description(described).values(numbers).current(default)
 
 
 class _BuiltPanel(Builder[model.Panel]):

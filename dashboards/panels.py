@@ -19,8 +19,8 @@ from dashboards.titles import description, panel_title, short_title
 NOW = "5m"
 #: Figures of rare things cover the clock hour.
 HOUR = "1h"
-#: No panel draws or lists more than this; the bridge says how many it left out.
-TOP = 20
+#: No panel draws or lists more than the list "Top" says; the bridge says how many it left out.
+TOP = "${top:csv}"
 #: Labels that may have hundreds of values.
 _MANY = ("account", "instance", "host", "symbol")
 #: Metrics of which less is worse. Of all others more is worse, or more is at least what one looks for.
@@ -89,7 +89,9 @@ class Panels:
         target = self._target_for(metric, *by, options=worst_first(metric, TOP) if many else {})
         kind = "lowest" if metric in LESS_IS_WORSE else "highest"
         worst = (
-            f"At most the {TOP} {kind} of the range; how many more there are is behind the sign in the corner." if many else ""
+            f"As many as Top says, the {kind} of the range; how many more there are is behind the sign in the corner."
+            if many
+            else ""
         )
         panel = look.curves(self._plot(metric, by, title, " ".join(filter(None, (note, worst)))))
         panel = panel.legend(look.legend(beside=bool(many), lowest_first=metric in LESS_IS_WORSE))
@@ -138,7 +140,7 @@ class Panels:
         return self.scope.catalogue.metric(name)
 
 
-def worst_first(metric: str, top: int) -> dict[str, object]:
+def worst_first(metric: str, top: int | str) -> dict[str, object]:
     """Options for the worst series of a metric, the worst one first."""
     lowest = metric in LESS_IS_WORSE
     return {"sort": "value" if lowest else "-value", "top": top, "top_by": "last" if top == 1 else "min" if lowest else "max"}

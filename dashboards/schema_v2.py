@@ -82,8 +82,12 @@ def _variable(one: Mapping[str, Any]) -> Json:
         spec = named | {"description": one["description"], "baseFilters": [], "filters": [], "defaultKeys": []}
         source = one["datasource"]
         return {"kind": "AdhocVariable", "group": source["type"], "datasource": {"name": source["uid"]}, "spec": spec}
+    current = {"text": one["current"]["text"], "value": one["current"]["value"]}
+    if one["type"] == "custom":
+        spec = named | {"description": one["description"], "query": one["query"], "current": current, "options": []}
+        return {"kind": "CustomVariable", "spec": spec | {"multi": False, "includeAll": False}}
     spec = named | {
-        "current": {"text": one["current"]["text"], "value": one["current"]["value"]},
+        "current": current,
         "refresh": _REFRESH[one["refresh"]],
         "query": _query(one["datasource"], one["query"]),
         "regex": "",

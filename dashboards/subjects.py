@@ -27,7 +27,7 @@ def trade_execution(catalogue: Catalogue) -> Board:
         'Open trades, active orders, failed trades, slippage. In the design\'s first sketch "Open Trades" showed '
         "`trade_state_updates_per_sec`, which is a rate: here the positions are counted, and the rate has a panel of its own.",
     )
-    board.variables(*scope.variables).events("system_events", "trade_failures", hidden=("trade_failures",))
+    board.variables(*scope.variables, top=True).events("system_events", "trade_failures", hidden=("trade_failures",))
     corrected = 'The design\'s sketch plotted `trade_state_updates_per_sec` here; that rate is the panel "State updates".'
     metrics = ("open_trades", "active_orders", "failed_trades", "slippage", "state_updates")
     figures = [
@@ -64,7 +64,7 @@ def account(catalogue: Catalogue) -> Board:
         "Equity, margin and drawdown, in deposit currency. Live from Redis, history from DuckDB's snapshots: one curve.",
         "now-2h",
     )
-    board.variables(*scope.variables).events("system_events")
+    board.variables(*scope.variables, top=True).events("system_events")
     figures = [
         panels.value("equity"),
         panels.value("floating_pnl"),
@@ -104,7 +104,7 @@ def instance(catalogue: Catalogue) -> Board:
         "TDS / MT5 instances",
         "State, heartbeat, resources and sockets of the terminals. Live from Redis, history from Prometheus.",
     )
-    board.variables(*scope.variables).events("system_events")
+    board.variables(*scope.variables, top=True).events("system_events")
     everywhere = "Always over all terminals: the state has no instance."
     crashed = panels.value("instances_by_state", title="Crashed, of all", note=everywhere, where={"state": "crashed"})
     figures = [
@@ -193,7 +193,7 @@ def performance(catalogue: Catalogue) -> Board:
         "Realised profit and loss, execution rate and time, fills, rejects, slippage by broker.",
         "now-24h",
     )
-    board.variables(*scope.variables)
+    board.variables(*scope.variables, top=True)
     board.events("system_events", "trade_failures", hidden=("system_events", "trade_failures"))
     figures = [
         panels.total("total_pnl", "P&L in range"),
@@ -240,7 +240,7 @@ def system_health(catalogue: Catalogue) -> Board:
         "TDS / System health",
         "Processor, memory, disk and network of the hosts. From Prometheus; from Redis, then ClickHouse, when that is down.",
     )
-    board.variables(*scope.variables).events("system_events")
+    board.variables(*scope.variables, top=True).events("system_events")
     figures = [
         panels.worst("cpu_load", "host", "Busiest host"),
         panels.worst("network_latency", "host", "Slowest network", "The host with the highest latency."),

@@ -59,7 +59,7 @@ class Tables:
         first, name = metrics[0], self.scope.catalogue.label(by).title
         titles = {metric: self.scope.catalogue.metric(metric).entry.short_title for metric in metrics}
         order = "lowest" if first in LESS_IS_WORSE else "highest"
-        ranked = f"At most {TOP} rows, those with the {order} {titles[first].lower()}."
+        ranked = f"As many rows as Top says, those with the {order} {titles[first].lower()}."
         text = self.scope.described_as(metrics, " ".join(filter(None, (note, ranked, _ROW_NOTE))))
         panel = rows(title, text, BRIDGE).with_transformation(
             _arranged({by: name} | {title: title for title in titles.values()} | _STATE_HEADERS)

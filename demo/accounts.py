@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from demo.market import USD_PER_UNIT, Floats, Ints, prices
-from demo.world import TICK_MS, Trades, World
+from demo.world import COARSE_MS, TICK_MS, Trades, World
 
 LEVERAGE = 100
+_CHUNK_CELLS = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,51 +76,83 @@ def closing(states: AccountStates) -> Opening:
 def states(world: World, at_ms: Ints, before: Opening) -> AccountStates:
     """The accounts at ascending instants after `before`."""
     trades = world.trades
-    trades = trades.where(np.maximum(trades.executed_ms, trades.closed_ms) > before.at_ms)
-    # Account by account: the columns stay small whatever the number of accounts.
-    columns = [_account_columns(world, trades.where(trades.account == account), at_ms) for account in range(world.accounts)]
-    gained, floating, margin, opened, pending = (np.stack(column, axis=1) for column in zip(*columns, strict=True))
+    trades = trades.where((np.maximum(trades.executed_ms, trades.closed_ms) > before.at_ms) & (trades.signal_ms <= at_ms[-1]))
+    grid = _Grid(at_ms, world.accounts)
+    executed = trades.where(~trades.failed)
+    gained = grid.sum_until(executed.account, executed.closed_ms, realised_profit(world, executed))
+    opened = np.round(grid.open_sum(executed, np.ones(len(executed.number))))
+    floating, margin = _floating_and_margin(world, executed, grid)
     balance = np.round(before.balance + gained, 4)
     credit = np.broadcast_to(world.credits, balance.shape)
+    floating = np.where(opened == 0, 0.0, np.round(floating, 4))
+    margin = np.where(opened == 0, 0.0, np.round(margin, 4))
     equity = np.round(balance + credit + floating, 4)
     highest = np.maximum(np.maximum.accumulate(equity, axis=0), before.peak_equity)
-    free = np.round(equity - margin, 4)
-    counts = (opened.astype(np.int64), pending.astype(np.int64))
-    return AccountStates(at_ms, balance, credit, equity, margin, free, floating, highest, *counts)
+    ones = np.ones(len(trades.number))
+    pending = grid.sum_until(trades.account, trades.signal_ms, ones) - grid.sum_until(trades.account, trades.executed_ms, ones)
+    counts = (opened.astype(np.int64), np.round(pending).astype(np.int64))
+    return AccountStates(at_ms, balance, credit, equity, margin, np.round(equity - margin, 4), floating, highest, *counts)
 
 
-def _account_columns(world: World, trades: Trades, at_ms: Ints) -> tuple[Floats, ...]:
-    """At each instant: gain since the opening, floating profit and loss, margin, open positions, pending orders."""
-    executed = trades.where(~trades.failed)
-    gained = _sum_until(executed.closed_ms, realised_profit(world, executed), at_ms)
-    floating, notional = np.zeros(len(at_ms)), np.zeros(len(at_ms))
+def chunks(world: World, at_ms: Ints, before: Opening) -> Iterator[AccountStates]:
+    """The same as `states`, some instants at a time: about a million cells of each column."""
+    each = max(1, _CHUNK_CELLS // world.accounts)
+    for first in range(0, len(at_ms), each):
+        found = states(world, at_ms[first : first + each], before)
+        yield found
+        before = closing(found)
+
+
+def opening_at(world: World, at_ms: Ints) -> Opening:
+    """The accounts at the last of these instants (the world's start if there are none)."""
+    before = opening(world)
+    for found in chunks(world, at_ms, before):
+        before = closing(found)
+    return before
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Sums at each instant (rows) for each account (columns)."""
+
+    at_ms: Ints
+    accounts: int
+
+    def sum_until(self, account: Ints, when_ms: Ints, amounts: Floats) -> Floats:
+        """The sum of the amounts whose time has come."""
+        rows = np.searchsorted(self.at_ms, when_ms, side="left")
+        inside = rows < len(self.at_ms)
+        cells = rows[inside] * self.accounts + account[inside]
+        added = np.bincount(cells, amounts[inside], len(self.at_ms) * self.accounts)
+        return np.cumsum(added.reshape(len(self.at_ms), self.accounts), axis=0)
+
+    def open_sum(self, trades: Trades, amounts: Floats) -> Floats:
+        """The sum over open positions: executed at or before the instant, closed after it."""
+        account = np.concatenate((trades.account, trades.account))
+        when_ms = np.concatenate((trades.executed_ms, trades.closed_ms))
+        return self.sum_until(account, when_ms, np.concatenate((amounts, -amounts)))
+
+
+def _floating_and_margin(world: World, executed: Trades, grid: _Grid) -> tuple[Floats, Floats]:
+    shape = (len(grid.at_ms), grid.accounts)
+    floating, notional = np.zeros(shape), np.zeros(shape)
     for symbol in np.unique(executed.symbol):
         held = executed.where(executed.symbol == symbol)
         signed = held.side * held.lots
-        now = prices(world.seed, np.full(len(at_ms), symbol), at_ms)
-        net, cost = _open_sum(held, signed, at_ms), _open_sum(held, signed * held.filled, at_ms)
-        floating += USD_PER_UNIT[symbol] * (net * now - cost)
+        now = prices(world.seed, np.full(len(grid.at_ms), symbol), grid.at_ms)
+        net, cost = grid.open_sum(held, signed), grid.open_sum(held, signed * held.filled)
+        floating += USD_PER_UNIT[symbol] * (net * now[:, np.newaxis] - cost)
         # The margin depends on the fill price, for hedged positions too.
-        notional += USD_PER_UNIT[symbol] * _open_sum(held, held.lots * held.filled, at_ms)
-    opened = np.round(_open_sum(executed, np.ones(len(executed.number)), at_ms))
-    margin = np.where(opened == 0, 0.0, np.round(notional / LEVERAGE, 4))
-    ones = np.ones(len(trades.number))
-    pending = np.round(_sum_until(trades.signal_ms, ones, at_ms) - _sum_until(trades.executed_ms, ones, at_ms))
-    return gained, np.where(opened == 0, 0.0, np.round(floating, 4)), margin, opened, pending
-
-
-def _open_sum(trades: Trades, amounts: Floats, at_ms: Ints) -> Floats:
-    """At each instant, the sum over open positions: executed at or before it, closed after it."""
-    return _sum_until(trades.executed_ms, amounts, at_ms) - _sum_until(trades.closed_ms, amounts, at_ms)
-
-
-def _sum_until(when_ms: Ints, amounts: Floats, at_ms: Ints) -> Floats:
-    order = np.argsort(when_ms, kind="stable")
-    sums = np.concatenate(([0.0], np.cumsum(amounts[order])))
-    found: Floats = sums[np.searchsorted(when_ms[order], at_ms, side="right")]
-    return found
+        notional += USD_PER_UNIT[symbol] * grid.open_sum(held, held.lots * held.filled)
+    return floating, notional / LEVERAGE
 
 
 def ticks(from_ms: int, to_ms: int) -> Ints:
     """The 10 s grid in [from_ms, to_ms]."""
     return np.arange(-(-from_ms // TICK_MS) * TICK_MS, to_ms + 1, TICK_MS)
+
+
+def instants(world: World, until_ms: int) -> Ints:
+    """When the world is sampled, from its start to `until_ms`: every 10 s, and every 10 minutes before `fine_from_ms`."""
+    coarse = np.arange(-(-world.start_ms // COARSE_MS) * COARSE_MS, min(world.fine_from_ms, until_ms + 1), COARSE_MS)
+    return np.concatenate((coarse, ticks(world.fine_from_ms, until_ms)))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
-import orjson
-
 from demo.accounts import AccountStates
+from demo.market import Ints
+from demo.parquet import ParquetEncoder
 from demo.rows import Columns, event_columns, host_columns, instance_columns, snapshot_columns, trade_columns
 from demo.schema import DATABASE, clickhouse_statements
 from demo.world import World
@@ -29,6 +28,7 @@ class ClickHouseWriter:
 
     def __init__(self, client: ClickHouse) -> None:
         self._client = client
+        self._encoder = ParquetEncoder()
 
     def create_tables(self) -> None:
         """Make the database and its tables."""
@@ -45,9 +45,17 @@ class ClickHouseWriter:
 
     def insert_ticks(self, world: World, states: AccountStates) -> None:
         """Account snapshots and resources at the states' instants."""
+        self.insert_snapshots(world, states)
+        self.insert_health(world, states.at_ms)
+
+    def insert_snapshots(self, world: World, states: AccountStates) -> None:
+        """Account snapshots at the states' instants."""
         self._insert_rows("account_snapshots", snapshot_columns(world, states))
-        self._insert_rows("instance_performance", instance_columns(world, states.at_ms))
-        self._insert_rows("host_performance", host_columns(world, states.at_ms))
+
+    def insert_health(self, world: World, at_ms: Ints) -> None:
+        """The resources of terminals and hosts at these instants."""
+        self._insert_rows("instance_performance", instance_columns(world, at_ms))
+        self._insert_rows("host_performance", host_columns(world, at_ms))
 
     def insert_events(self, world: World, from_ms: int, to_ms: int) -> None:
         """Crashes that have ended."""
@@ -56,11 +64,4 @@ class ClickHouseWriter:
 
     def _insert_rows(self, table: str, columns: Columns) -> None:
         if len(next(iter(columns.values()))):
-            block = orjson.dumps(
-                {name: _contiguous_cells(cells) for name, cells in columns.items()}, option=orjson.OPT_SERIALIZE_NUMPY
-            )
-            self._client.raw_insert(f"{DATABASE}.{table}", list(columns), block, fmt="JSONColumns")
-
-
-def _contiguous_cells(cells: Any) -> Any:
-    return np.ascontiguousarray(cells) if isinstance(cells, np.ndarray) else cells
+            self._client.raw_insert(f"{DATABASE}.{table}", list(columns), self._encoder.encode(columns), fmt="Parquet")

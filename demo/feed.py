@@ -16,21 +16,24 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from demo.accounts import AccountStates, Opening, closing, opening, states, ticks
+from demo.accounts import AccountStates, closing, instants, opening_at, states, ticks
 from demo.clickhouse_writer import ClickHouseWriter
 from demo.duckdb_writer import DuckDBWriter
+from demo.filling import fill_clickhouse, fill_duckdb, fill_prometheus, scrapes
 from demo.folder import hold_emptied
-from demo.gauges import exposition, families, openmetrics
-from demo.market import Ints
+from demo.gauges import exposition, families
+from demo.progress import shown_progress
 from demo.redis_filling import RefilledRedis, fill_redis
 from demo.redis_writer import STREAM_LENGTH, RedisWriter
-from demo.stores import Exporter, backfill, has_prometheus, prometheus_store, redis_store
-from demo.world import HOUR_MS, TICK_MS, World
+from demo.stores import Exporter, has_prometheus, prometheus_store, redis_store
+from demo.world import HOUR_MS, QUIET_INSTANCES, TICK_MS, World
 
+#: the largest simulated system: a thousand accounts, and what ClickHouse keeps of their samples
+MOST_INSTANCES, MOST_DAYS = 500, 90
 _AHEAD_MS = 2 * HOUR_MS
 _PUBLISH_MS = 10_000
-# the time that a new block of Prometheus covers
-_BLOCK_MS = 2 * HOUR_MS
+# the least time between two snapshots, as a multiple of what one takes
+_PUBLISH_PAUSE = 30
 # fakeredis would need seconds for a longer stream.
 _EMBEDDED_STREAM = 1000
 _REDIS_TIMEOUT_S = 10.0
@@ -43,8 +46,8 @@ class DemoOptions:
     folder: Path
     seed: int = 7
     instances: int = 12
-    hours: int = 24
-    say: Callable[[str], None] = print
+    days: int = 1
+    say: Callable[..., None] = print
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,38 +68,6 @@ class RunningDemo:
     feed: asyncio.Task[None]
 
 
-def fill_clickhouse(world: World, writer: ClickHouseWriter, until_ms: int) -> None:
-    """Create the tables and write everything from the world's start to `until_ms`."""
-    writer.create_tables()
-    write_history(world, writer, until_ms)
-
-
-def write_history(world: World, writer: ClickHouseWriter, until_ms: int) -> None:
-    """Write everything from the world's start to `until_ms` into existing tables."""
-    writer.insert_trades(world, world.start_ms, until_ms)
-    writer.insert_ticks(world, states(world, ticks(world.start_ms, until_ms), opening(world)))
-    writer.insert_events(world, world.start_ms, until_ms)
-
-
-def fill_duckdb(world: World, writer: DuckDBWriter, until_ms: int) -> None:
-    """Write every tick up to `until_ms` and publish a first snapshot."""
-    every = ticks(world.start_ms, until_ms)
-    writer.insert_ticks(world, states(world, every, opening(world)))
-    writer.publish(int(every[-1]))
-
-
-def fill_prometheus(world: World, folder: Path, at_ms: Ints) -> None:
-    """Make blocks under `folder`/data with a sample of every series at each of the ascending instants."""
-    folder.mkdir(parents=True, exist_ok=True)
-    known, text = list(families(world)), folder / "backfill.txt"
-    # One block at a time, because promtool reads the whole text again for each block.
-    for instants in np.split(at_ms, np.flatnonzero(np.diff(at_ms // _BLOCK_MS)) + 1):
-        with text.open("w", encoding="utf-8") as file:
-            file.writelines(openmetrics(known, instants))
-        backfill(text, folder / "data")
-        text.unlink()
-
-
 class LiveFeed:
     """Advances the world in real time."""
 
@@ -104,8 +75,9 @@ class LiveFeed:
         self._world = world
         self._writers = writers
         self._since_ms = since_ms
-        self._before = closing(states(world, np.array([since_ms // TICK_MS * TICK_MS]), _opening_before(world, since_ms)))
+        self._before = opening_at(world, instants(world, since_ms))
         self._published_ms = since_ms
+        self._publish_every_ms = _PUBLISH_MS
 
     def advance(self, now_ms: int) -> None:
         """Write everything that happened until `now_ms` (a full second)."""
@@ -127,8 +99,11 @@ class LiveFeed:
         writers.redis.write_samples(self._world, found, now_ms)
         writers.duckdb.insert_ticks(self._world, found)
         self._before = closing(found)
-        if now_ms - self._published_ms >= _PUBLISH_MS:
+        if now_ms - self._published_ms >= self._publish_every_ms:
+            begun_s = time.perf_counter()
             writers.duckdb.publish(int(found.at_ms[-1]))
+            # A large file takes a second to copy: then it is published less often.
+            self._publish_every_ms = max(_PUBLISH_MS, round(_PUBLISH_PAUSE * (time.perf_counter() - begun_s) * 1000))
             self._published_ms = now_ms
 
     async def run(self) -> None:
@@ -150,11 +125,6 @@ async def _in_whole(work: Callable[[int], None], now_ms: int) -> None:
         raise
 
 
-def _opening_before(world: World, until_ms: int) -> Opening:
-    """The accounts at the last but one tick up to `until_ms`."""
-    return closing(states(world, ticks(world.start_ms, until_ms // TICK_MS * TICK_MS - 1), opening(world)))
-
-
 @asynccontextmanager
 async def running_demo(options: DemoOptions) -> AsyncIterator[RunningDemo]:
     """The stores, filled with history, and fed live until the end of the block."""
@@ -167,11 +137,10 @@ async def running_demo(options: DemoOptions) -> AsyncIterator[RunningDemo]:
 async def _filled_demo(options: DemoOptions) -> AsyncIterator[RunningDemo]:
     begun_s = time.perf_counter()
     until_ms = time.time_ns() // 1_000_000_000 * 1000
-    world = World(options.seed, options.instances, until_ms - (options.hours + 1) * HOUR_MS)
+    begins_ms, fine_from_ms = (until_ms - (24 * days + 1) * HOUR_MS for days in (options.days, 1))
+    world = World(options.seed, options.instances, begins_ms, fine_from_ms)
     world.extend(until_ms + _AHEAD_MS)
-    options.say(
-        f"simulated {options.hours} h: {world.instances} instances, {world.accounts} accounts, {len(world.trades.number)} trades"
-    )
+    options.say(*_world_lines(world, options.days))
     async with AsyncExitStack() as stack:
         port, redis_fact = await _enter_in_thread(stack, redis_store(options.folder / "redis"))
         client = stack.enter_context(redis.Redis(port=port, socket_timeout=_REDIS_TIMEOUT_S, retry=Retry(NoBackoff(), 0)))
@@ -198,6 +167,18 @@ async def _filled_demo(options: DemoOptions) -> AsyncIterator[RunningDemo]:
         )
 
 
+def _world_lines(world: World, days: int) -> list[str]:
+    size = f"{world.instances} instances, {world.accounts} accounts, {len(world.trades.number)} trades"
+    if days == 1:
+        return [f"simulated 24 h: {size}"]
+    quiet = f"; as many trades as {QUIET_INSTANCES} instances have" if world.instances > QUIET_INSTANCES else ""
+    return [
+        f"simulated {days} days: {size}",
+        "the last 24 h are sampled every 10 s, the days before them every 10 minutes (in Prometheus every 4 minutes, without"
+        f" heartbeats{quiet})",
+    ]
+
+
 async def _enter_in_thread(stack: AsyncExitStack, manager: Any) -> Any:
     entered = await asyncio.to_thread(manager.__enter__)
     stack.push(manager)
@@ -213,14 +194,20 @@ def _open_engine(path: Path) -> Any:
 
 
 async def _fill_stores(world: World, writers: Writers, options: DemoOptions, until_ms: int) -> None:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(asyncio.to_thread(fill_redis, world, writers.redis, until_ms))
-        group.create_task(asyncio.to_thread(fill_duckdb, world, writers.duckdb, until_ms))
-        if writers.clickhouse is not None:
-            group.create_task(asyncio.to_thread(fill_clickhouse, world, writers.clickhouse, until_ms))
-        if has_prometheus():
-            at_ms = ticks(world.start_ms, until_ms)
-            group.create_task(asyncio.to_thread(fill_prometheus, world, options.folder / "prometheus", at_ms))
+    at_ms, scraped_ms = instants(world, until_ms), scrapes(world, until_ms)
+    snapshots, trades = f"{world.accounts * len(at_ms):,} account snapshots", f"{len(world.trades.number):,} trades"
+    with shown_progress(options.say) as progress:
+        async with asyncio.TaskGroup() as group:
+
+            def fill(store: str, rows: str, work: Callable[..., None], *given: Any) -> None:
+                group.create_task(asyncio.to_thread(work, world, *given, progress.track(store, rows)))
+
+            fill("Redis", "the state now, an hour of samples", fill_redis, writers.redis, until_ms)
+            fill("DuckDB", snapshots, fill_duckdb, writers.duckdb, until_ms)
+            if writers.clickhouse is not None:
+                fill("ClickHouse", f"{snapshots}, {trades}", fill_clickhouse, writers.clickhouse, until_ms)
+            if has_prometheus():
+                fill("Prometheus", f"{len(scraped_ms):,} scrapes", fill_prometheus, options.folder / "prometheus", scraped_ms)
 
 
 async def _start_prometheus(stack: AsyncExitStack, options: DemoOptions, world: World, until_ms: int) -> int:

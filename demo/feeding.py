@@ -27,7 +27,8 @@ from app.telemetry import set_up_logging
 from demo.accounts import AccountStates
 from demo.clickhouse_writer import ClickHouseWriter
 from demo.duckdb_writer import DuckDBWriter
-from demo.feed import LiveFeed, Writers, fill_duckdb, write_history
+from demo.feed import LiveFeed, Writers
+from demo.filling import fill_duckdb, write_history
 from demo.gauges import exposition, families
 from demo.redis_filling import fill_redis
 from demo.redis_writer import RedisWriter
@@ -146,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--folder", type=Path, required=True, help="where DuckDB's live file, its snapshots and the progress are kept"
     )
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--instances", type=int, default=12, help="MT5 instances, 1 to 100")
+    parser.add_argument("--instances", type=int, default=12, help="MT5 instances, 1 to 500")
     parser.add_argument("--hours", type=int, default=24, help="of history to begin with")
     parser.add_argument("--host", default="127.0.0.1", help="where the system's own metrics are shown to Prometheus")
     parser.add_argument("--port", type=int, default=9464)

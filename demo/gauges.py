@@ -10,8 +10,9 @@ import numpy as np
 
 from demo.health import cpu_percent, heartbeat_ms, host_figures, memory_mb, socket_failures, states_at, sync_runs
 from demo.market import Floats, Ints, hashed
-from demo.world import ACTIONS, World
+from demo.world import ACTIONS, Trades, World
 
+HEARTBEAT = "tds_instance_last_heartbeat_timestamp_seconds"
 _EXECUTION_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0)
 _SIGNAL_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
 _SYNC_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -71,9 +72,8 @@ def _sum_until(when_ms: Ints, amounts: Floats) -> Course:
     return lambda at_ms: rounded[np.searchsorted(ordered, at_ms, side="right")]
 
 
-def signal_times(world: World) -> tuple[Ints, Ints, Ints]:
+def signal_times(trades: Trades) -> tuple[Ints, Ints, Ints]:
     """Each signal's number, instant and action (an index into ACTIONS). Closing a trade has its own signal."""
-    trades = world.trades
     first = np.unique(trades.signal, return_index=True)[1]
     closed = trades.where(trades.closed_ms > 0)
     numbers = np.concatenate((trades.signal[first], closed.number + 500_000))
@@ -89,7 +89,7 @@ def backlog(world: World, space: int, most: int) -> Course:
 
 
 def _signal_families(world: World) -> Iterator[Family]:
-    numbers, times, actions = signal_times(world)
+    numbers, times, actions = signal_times(world.trades)
     lost = hashed(world.seed, numbers, np.full_like(numbers, 5)) < 0.004
     lasted_s = 0.001 + 0.02 * hashed(world.seed, numbers, np.full_like(numbers, 6)) ** 3
     each = list(enumerate(ACTIONS))
@@ -146,9 +146,7 @@ def _instance_families(world: World) -> Iterator[Family]:
     )
     yield _gauge_family("tds_instance_memory_bytes", "Resident memory", each(lambda *where: memory_mb(*where) * 1048576))
     yield _counter_family("tds_instance_socket_failures", "Failed socket connections", each(socket_failures))
-    yield _gauge_family(
-        "tds_instance_last_heartbeat_timestamp_seconds", "The last heartbeat", each(lambda *where: heartbeat_ms(*where) / 1000)
-    )
+    yield _gauge_family(HEARTBEAT, "The last heartbeat", each(lambda *where: heartbeat_ms(*where) / 1000))
     yield _gauge_family(
         "tds_instances",
         "Terminals in each state",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from demo.market import Floats, Ints, hashed
 from demo.world import TICK_MS, Flags, World
@@ -30,27 +32,42 @@ def memory_mb(world: World, instance: int, at_ms: Ints) -> Floats:
 
 def socket_failures(world: World, instance: int, at_ms: Ints) -> Floats:
     """Failed socket connections since the terminal's last start: a counter that resets to 0."""
-    begins = [world.start_ms, *(outage.to_ms for outage in world.outages if outage.instance == instance)]
+    begins = [world.start_ms, *(outage.to_ms for outage in world.outages_of(instance))]
     started = np.array(begins)[np.searchsorted(np.array(begins), at_ms, side="right") - 1]
     return _failures_until(world, instance, at_ms) - _failures_until(world, instance, started)
 
 
 def _failures_until(world: World, instance: int, at_ms: Ints) -> Floats:
-    ticks = np.arange(world.start_ms // TICK_MS, world.until_ms // TICK_MS + 1)
-    failed = np.cumsum(hashed(world.seed, np.full_like(ticks, instance), ticks + 7_000_000_000) < 0.012)
-    found: Floats = failed[np.clip(at_ms // TICK_MS - ticks[0], 0, len(ticks) - 1)].astype(np.float64)
+    first, last = world.start_ms // TICK_MS, world.until_ms // TICK_MS
+    failed = _failures(world.seed, instance, first, last)
+    found: Floats = failed[np.clip(at_ms // TICK_MS - first, 0, len(failed) - 1)].astype(np.float64)
     return found
+
+
+@lru_cache(maxsize=512)
+def _failures(seed: int, instance: int, first: int, last: int) -> npt.NDArray[np.int32]:
+    """The failures until each tick from the first to the last. Every sample of a terminal's counter needs it anew."""
+    at_tick = np.arange(first, last + 1)
+    return np.cumsum(hashed(seed, np.full_like(at_tick, instance), at_tick + 7_000_000_000) < 0.012, dtype=np.int32)
 
 
 def heartbeat_ms(world: World, instance: int, at_ms: Ints) -> Floats:
     """The instant of the last heartbeat. It does not change while the terminal is down."""
-    phase = instance * 700 % _BEAT_MS
+    phase = _beat_phase(instance)
     beat = (at_ms - phase) // _BEAT_MS * _BEAT_MS + phase
-    for outage in world.outages:
-        if outage.instance == instance:
-            last = (outage.from_ms - phase) // _BEAT_MS * _BEAT_MS + phase
-            beat = np.where((at_ms >= outage.from_ms) & (at_ms < outage.to_ms), last, beat)
+    for outage in world.outages_of(instance):
+        last = beats_until(instance, outage.from_ms) * _BEAT_MS + phase
+        beat = np.where((at_ms >= outage.from_ms) & (at_ms < outage.to_ms), last, beat)
     return beat.astype(np.float64)
+
+
+def beats_until(instance: int, at_ms: int) -> int:
+    """The number of a terminal's heartbeats since the epoch, had it never been down."""
+    return (at_ms - _beat_phase(instance)) // _BEAT_MS
+
+
+def _beat_phase(instance: int) -> int:
+    return instance * 700 % _BEAT_MS
 
 
 def states_at(world: World, state: str, at_ms: Ints) -> Floats:
@@ -66,7 +83,7 @@ def states_at(world: World, state: str, at_ms: Ints) -> Floats:
 
 def restarts(world: World, instance: int, at_ms: int) -> int:
     """The number of restarts of a terminal."""
-    return sum(outage.instance == instance and outage.to_ms <= at_ms for outage in world.outages)
+    return sum(outage.to_ms <= at_ms for outage in world.outages_of(instance))
 
 
 def host_figures(world: World, host: int, at_ms: Ints) -> dict[str, Floats]:

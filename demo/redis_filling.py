@@ -8,26 +8,32 @@ from collections.abc import Callable
 import numpy as np
 import redis
 
-from demo.accounts import AccountStates, closing, opening, states, ticks
+from demo.accounts import AccountStates, closing, instants, opening_at, states, ticks
+from demo.progress import Tell, tell_nobody
 from demo.redis_writer import RedisWriter
 from demo.world import HOUR_MS, TICK_MS, World
 
 _log = logging.getLogger(__name__)
+_SAMPLES_AT_ONCE = 60
 #: the prefixes of all keys that the demo writes
 _OWN_KEYS = ("account_state:", "trade_", "instance", "host", "hist:", "sync:")
 
 
-def fill_redis(world: World, writer: RedisWriter, until_ms: int) -> None:
+def fill_redis(world: World, writer: RedisWriter, until_ms: int, tell: Tell = tell_nobody) -> None:
     """Write the state at `until_ms`, the samples of the hour before, and the newest stream entries."""
-    hour = ticks(max(world.start_ms, until_ms - HOUR_MS + TICK_MS), until_ms)
-    history = states(world, np.append(ticks(world.start_ms, int(hour[0]) - 1), hour), opening(world))
-    now = states(world, np.array([until_ms]), closing(history))
-    writer.write_samples(world, _newest_rows(history, len(hour)), until_ms)
+    hour_ms = ticks(max(world.start_ms, until_ms - HOUR_MS + TICK_MS), until_ms)
+    hour = states(world, hour_ms, opening_at(world, instants(world, int(hour_ms[0]) - 1)))
+    now = states(world, np.array([until_ms]), closing(hour))
+    # Some minutes at a time: a pipeline is held in memory as a whole.
+    for first in range(0, len(hour_ms), _SAMPLES_AT_ONCE):
+        writer.write_samples(world, _rows(hour, first, first + _SAMPLES_AT_ONCE), until_ms)
+        tell(min(0.8, 0.8 * (first + _SAMPLES_AT_ONCE) / len(hour_ms)))
     writer.write(world, now, world.start_ms, until_ms)
+    tell(1.0)
 
 
-def _newest_rows(history: AccountStates, count: int) -> AccountStates:
-    return AccountStates(*(getattr(history, name)[-count:] for name in AccountStates.__slots__))
+def _rows(found: AccountStates, first: int, end: int) -> AccountStates:
+    return AccountStates(*(getattr(found, name)[first:end] for name in AccountStates.__slots__))
 
 
 def _key_text(key: str | bytes) -> str:

@@ -11,9 +11,9 @@ import redis
 
 from demo.accounts import LEVERAGE, AccountStates, commission, fees, swap
 from demo.gauges import SYNCS, backlog, signal_times
-from demo.health import cpu_percent, heartbeat_ms, host_figures, memory_mb, restarts, socket_failures, sync_runs
+from demo.health import beats_until, cpu_percent, heartbeat_ms, host_figures, memory_mb, restarts, socket_failures, sync_runs
 from demo.market import POINTS, SYMBOLS, Ints
-from demo.world import ACTIONS, HOUR_MS, Trades, World
+from demo.world import ACTIONS, HOUR_MS, TICK_MS, Trades, World
 
 STREAM_LENGTH = 10_000
 _BATCH = 500
@@ -46,8 +46,9 @@ class RedisWriter:
             _create_groups(pipe)
         _write_trades(pipe, world, from_ms, to_ms)
         _write_accounts(pipe, world, states, to_ms)
-        _write_instances(pipe, world, to_ms)
-        _write_hosts(pipe, world, to_ms)
+        _write_instances(pipe, world, from_ms, to_ms)
+        if from_ms <= world.start_ms or from_ms // TICK_MS != to_ms // TICK_MS:
+            _write_hosts(pipe, world, to_ms)
         _write_syncs(pipe, world, to_ms)
         pipe.execute()
         self._write_streams(world, from_ms, to_ms)
@@ -192,12 +193,16 @@ def _write_accounts(pipe: Any, world: World, states: AccountStates, now_ms: int)
         pipe.hset(f"account_state:{name}", mapping=who | amounts | constant)
 
 
-def _write_instances(pipe: Any, world: World, now_ms: int) -> None:
-    now, states = np.array([now_ms], dtype=np.int64), world.states(now_ms)
+def _write_instances(pipe: Any, world: World, from_ms: int, now_ms: int) -> None:
+    """A terminal reports with each of its heartbeats, and when its state changes."""
+    now, before, states = np.array([now_ms], dtype=np.int64), world.states(from_ms), world.states(now_ms)
     pipe.sadd("instance:index", *world.instance_names)
-    pipe.delete("instance:state:running", "instance:state:stopped", "instance:state:crashed")
     for place, name in enumerate(world.instance_names):
-        pipe.sadd(f"instance:state:{states[place]}", name)
+        known = from_ms > world.start_ms and before[place] == states[place]
+        if known and beats_until(place, from_ms) == beats_until(place, now_ms):
+            continue
+        for state in ("running", "stopped", "crashed"):
+            (pipe.sadd if state == states[place] else pipe.srem)(f"instance:state:{state}", name)
         running = states[place] == "running"
         memory = float(memory_mb(world, place, now)[0])
         pipe.hset(
@@ -262,7 +267,10 @@ def _add_samples(pipe: Any, key: str, at_ms: Ints, values: Any, now_ms: int) -> 
 
 
 def _signal_entries(world: World, from_ms: int, to_ms: int, most: int) -> list[StreamEntry]:
-    numbers, times, actions = signal_times(world)
+    trades = world.trades
+    signalled = (trades.signal_ms > from_ms) & (trades.signal_ms <= to_ms)
+    closed = (trades.closed_ms > from_ms) & (trades.closed_ms <= to_ms)
+    numbers, times, actions = signal_times(trades.where(signalled | closed))
     inside = np.flatnonzero((times > from_ms) & (times <= to_ms))
     newest = inside[-most:]
     return [(int(times[row]), {"signal_id": world.uuid(int(numbers[row]), 2), "action": ACTIONS[actions[row]]}) for row in newest]
@@ -271,8 +279,8 @@ def _signal_entries(world: World, from_ms: int, to_ms: int, most: int) -> list[S
 def _result_entries(world: World, from_ms: int, to_ms: int, most: int) -> list[StreamEntry]:
     trades = world.trades
     # Skip entries that the stream would drop at once.
-    times = np.sort(np.concatenate((trades.executed_ms, trades.closed_ms)))
-    kept = times[(times > from_ms) & (times <= to_ms)][-most - 1 :]
+    times = np.concatenate((trades.executed_ms, trades.closed_ms))
+    kept = np.sort(times[(times > from_ms) & (times <= to_ms)])[-most - 1 :]
     from_ms = max(from_ms, int(kept[0])) if len(kept) > most else from_ms
     executed = trades.where((trades.executed_ms > from_ms) & (trades.executed_ms <= to_ms))
     closed = trades.where((trades.closed_ms > from_ms) & (trades.closed_ms <= to_ms))

@@ -118,7 +118,7 @@ def prometheus_store(folder: Path, exporter_port: int) -> Iterator[int]:
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
-        "--storage.tsdb.retention.time=30d",
+        "--storage.tsdb.retention.time=100d",
         "--log.level=warn",
     ]
     with child(command, port, folder / "prometheus.log"):

@@ -7,11 +7,10 @@ live feed are the same world, without a gap or an overlap between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,10 @@ from demo.market import POINTS, SYMBOLS, USD_PER_UNIT, Floats, Ints, hashed, pri
 
 HOUR_MS = 3_600_000
 TICK_MS = 10_000
+#: the distance of samples before a world's `fine_from_ms`
+COARSE_MS = 600_000
+#: as many terminals trade before a world's `fine_from_ms`
+QUIET_INSTANCES = 50
 ACTIONS = ("buy", "sell", "close")
 _SIGNALS_AN_HOUR = 420
 _BROKERS = ("alpha", "bravo", "charlie")
@@ -76,24 +79,29 @@ class Outage:
 
 
 class World:
-    """Everything that happens from `start_ms` (a full hour) on. `extend` computes further hours."""
+    """Everything that happens from `start_ms` (a full hour) on. `extend` computes further hours.
 
-    def __init__(self, seed: int, instances: int, start_ms: int) -> None:
+    What is before `fine_from_ms` is kept coarser, for long histories: samples are further apart, and many terminals have no more
+    trades than `QUIET_INSTANCES` of them.
+    """
+
+    def __init__(self, seed: int, instances: int, start_ms: int, fine_from_ms: int = 0) -> None:
         self.seed = seed
         self.start_ms = start_ms // HOUR_MS * HOUR_MS
+        self.fine_from_ms = max(self.start_ms, fine_from_ms // HOUR_MS * HOUR_MS)
         self.instances = instances
         self.accounts = 2 * instances
         self.hosts = max(1, -(-instances // 4))
         self.until_ms = self.start_ms
         self.trades = _concatenate_trades([])
         self.outages: list[Outage] = []
+        self._grouped: tuple[list[Outage], dict[int, list[Outage]]] = (self.outages, {})
 
     def extend(self, until_ms: int) -> None:
         """Compute every hour that begins before `until_ms`."""
-        hours, outages = [self.trades], list(self.outages)
+        hours = [self.trades]
         while self.until_ms < until_ms:
-            outages += self._outages_of_hour(self.until_ms)
-            self.outages = outages
+            self.outages = [*self.outages, *self._outages_of_hour(self.until_ms)]
             hours.append(self._trades_of_hour(self.until_ms))
             self.until_ms += HOUR_MS
         if len(hours) > 1:
@@ -147,14 +155,23 @@ class World:
     def down(self, instance: int, at_ms: Ints) -> Flags:
         """Whether a terminal is not running at each instant."""
         found = np.zeros(at_ms.shape, dtype=np.bool_)
-        for outage in self.outages:
-            if outage.instance == instance:
-                found |= (at_ms >= outage.from_ms) & (at_ms < outage.to_ms)
+        for outage in self.outages_of(instance):
+            found |= (at_ms >= outage.from_ms) & (at_ms < outage.to_ms)
         return found
+
+    def outages_of(self, instance: int) -> Sequence[Outage]:
+        """The outages of a terminal, in the order of their time."""
+        known, grouped = self._grouped
+        if known is not self.outages:
+            grouped = {}
+            for outage in self.outages:
+                grouped.setdefault(outage.instance, []).append(outage)
+            self._grouped = (self.outages, grouped)
+        return grouped.get(instance, ())
 
     def uuid(self, number: int, space: int) -> str:
         """A stable id: the same number in the same world gives the same id."""
-        return str(UUID(int=(self.seed & 0xFFFF) << 112 | space << 96 | 0x4000 << 64 | 0x8000 << 48 | number))
+        return f"{self.seed & 0xFFFF:04x}{space:04x}-0000-4000-8000-{number:012x}"
 
     def _outages_of_hour(self, from_ms: int) -> list[Outage]:
         rng = np.random.default_rng([self.seed, 1, from_ms // HOUR_MS])
@@ -175,7 +192,8 @@ class World:
         rng = np.random.default_rng([self.seed, 2, hour])
         # There are more trades in the day of London and New York than at night.
         busy = 0.6 + 0.4 * np.sin((hour % 24 - 7) / 24 * 2 * np.pi)
-        signals = int(_SIGNALS_AN_HOUR * busy * self.instances / 12)
+        trading = self.instances if from_ms >= self.fine_from_ms else min(self.instances, QUIET_INSTANCES)
+        signals = int(_SIGNALS_AN_HOUR * busy * trading / 12)
         copies = rng.integers(1, 4, signals)
         signal = np.repeat(np.arange(signals), copies)
         count = len(signal)
@@ -217,6 +235,8 @@ class World:
         codes = np.where(chance < 0.03, 10010, 10009)
         codes = np.where(chance > 1 - _REJECTED, rng.choice(_REJECTS, len(account)), codes)
         for outage in self.outages:
+            if outage.to_ms < executed_ms.min():
+                continue
             cut_off = (account // 2 == outage.instance) & (executed_ms >= outage.from_ms) & (executed_ms < outage.to_ms)
             codes = np.where(cut_off, _CONNECTION_LOST, codes)
         return codes

@@ -11,7 +11,7 @@ from typing import Any
 from app.catalog import Catalogue
 from app.catalog.units import is_unit, nearest_units
 from app.check.dry_run import DryRun
-from app.check.panels import lost_marks, rangeless_dashboard_links, rangeless_links, unheard_variables
+from app.check.panels import count_variables, lost_marks, rangeless_dashboard_links, rangeless_links, unheard_variables
 from app.check.refusals import VARIABLE, refusals_of_rows, refusals_of_target, refusals_of_variable
 from app.documents.nearest import name_hint, printable_text
 from app.documents.yaml_text import parse_yaml, read_bytes, text_of
@@ -163,10 +163,12 @@ class _DashboardCheck:
 
     def _reader_problems(self) -> Iterator[_Finding]:
         """What panels hide from their readers: lost marks, lists that change nothing, links without the range."""
+        counts = {name for panel in self._bridge_panels() for name in count_variables(_targets_of(panel, _OF_BRIDGE))}
         for panel in self._bridge_panels():
             place = f"panel {panel.get('id')} {panel.get('title', '')!r}"
             asked, rows = _targets_of(panel, _JSON), _targets_of(panel, (_ROWS,))
-            lists = {name: label for name, label, is_adhoc in self._shown_lists() if not (is_adhoc and asked)}
+            shown = [one for one in self._shown_lists() if one[0] not in counts]
+            lists = {name: label for name, label, is_adhoc in shown if not (is_adhoc and asked)}
             found = (*lost_marks(panel, asked, rows), *unheard_variables(panel, [*asked, *rows], lists), *rangeless_links(panel))
             yield from ((place, message) for message in found)
         yield from (("links", message) for message in rangeless_dashboard_links(self._dashboard))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from app.check.refusals import VARIABLE
 from app.documents.nearest import printable_text
 
 #: Transformations that make new frames without the remarks of the old ones; the last five do so where they join several frames.
@@ -63,15 +64,26 @@ def _is_rows_url(target: Mapping[str, Any]) -> bool:
     return url.endswith("/v1/rows") and not url.endswith("/alert/v1/rows")
 
 
-def _is_marked_request(target: Mapping[str, Any]) -> bool:
+def _params_of(target: Mapping[str, Any]) -> dict[str, str]:
     options = target.get("url_options")
     found = {
         str(one.get("key")): str(one.get("value"))
         for one in _mappings_in(options.get("params") if isinstance(options, dict) else None)
     }
     query = str(target.get("url")).partition("?")[2]
-    found |= dict(part.split("=", 1) for part in query.split("&") if "=" in part)
+    return found | dict(part.split("=", 1) for part in query.split("&") if "=" in part)
+
+
+def _is_marked_request(target: Mapping[str, Any]) -> bool:
+    found = _params_of(target)
     return found.get("marks", "").lower() in _YES or found.get("shape") in _MARKED_SHAPES
+
+
+def count_variables(targets: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Variables that say how many series come (`top`). They narrow nothing, so a panel that comes whole needs no word on them."""
+    for target in targets:
+        given = [str((_payload_of(target) or {}).get("top", "")), _params_of(target).get("top", "")]
+        yield from (next(filter(None, found)) for text in given for found in VARIABLE.findall(text))
 
 
 def unheard_variables(panel: Mapping[str, Any], targets: Sequence[Any], variables: Mapping[str, str]) -> Iterator[str]:

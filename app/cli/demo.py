@@ -16,7 +16,7 @@ from app.cli.signals import ignore_reloads
 from app.config import DEFAULT_URL, settings_from
 from app.errors import BadQuery
 from app.telemetry import set_up_logging
-from demo import DemoOptions, running_demo
+from demo import MOST_DAYS, MOST_INSTANCES, DemoOptions, running_demo
 
 _log = logging.getLogger("bridge")
 
@@ -25,14 +25,15 @@ def demo(arguments: argparse.Namespace) -> int:
     """Run the bridge with embedded stores and a simulated feed (or, without the feed, on the user's own stores)."""
     if arguments.no_feed:
         return serve(arguments.config)
-    if not 1 <= arguments.scale <= 100:
-        raise BadQuery(f"--scale: {arguments.scale} is not allowed; allowed: 1 to 100")
+    for name, most in (("scale", MOST_INSTANCES), ("days", MOST_DAYS)):
+        if not 1 <= (given := getattr(arguments, name)) <= most:
+            raise BadQuery(f"--{name}: {given} is not allowed; allowed: 1 to {most}")
     refuse_taken_port("--port", arguments.port)
     set_up_logging("warning", "text")
     # A SIGTERM while the stores are being filled must end their servers too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
     ignore_reloads()
-    options = DemoOptions(folder=arguments.folder, seed=arguments.seed, instances=arguments.scale, say=print_lines)
+    options = DemoOptions(arguments.folder, arguments.seed, arguments.scale, arguments.days, print_lines)
     return asyncio.run(_serve_demo(options, arguments.port))
 
 

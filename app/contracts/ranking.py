@@ -20,6 +20,12 @@ def parse_ranking(given: Callable[[str], Any], prefix: str = "", strict: bool = 
     """
     sort = values.choice(given("sort"), f"{prefix}sort", SORT_ORDERS, "")
     top = given("top")
+    if isinstance(top, str) and top.strip().startswith("$"):
+        # Without a number every series would come.
+        raise BadQuery(
+            f"{prefix}top: {values.shown_value(top)} is a variable that was not filled in; "
+            f"allowed: a whole number from 1 to {_MOST_SERIES}"
+        )
     if values.unset(top):
         top = None
     elif strict:

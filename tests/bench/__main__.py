@@ -25,6 +25,7 @@ from tests.bench.points import PointStores, point_stores
 from tests.bench.redis_size import redis_size
 from tests.bench.replicas import replicas
 from tests.bench.report import Line, report
+from tests.bench.size import size
 from tests.bench.thinning import thinning
 from tests.bench.workers import workers
 from tests.servers.world import Stores, running_stores
@@ -32,7 +33,13 @@ from tests.servers.world import Stores, running_stores
 P = ParamSpec("P")
 
 #: Each on what it makes itself.
-_ALONE: Mapping[str, Callable[[int], list[Line]]] = {"columns": columns, "thinning": thinning, "lag": lag, "redis": redis_size}
+_ALONE: Mapping[str, Callable[[int], list[Line]]] = {
+    "columns": columns,
+    "thinning": thinning,
+    "lag": lag,
+    "redis": redis_size,
+    "size": size,
+}
 #: On the simulated world.
 _IN_WORLD: Mapping[str, Callable[[Stores, Path, int], list[Line]]] = {
     "hits": hits,

@@ -159,6 +159,13 @@ async def isolation(client: httpx.AsyncClient, proxies: dict[str, FaultProxy], r
 @asynccontextmanager
 async def bridge_process(settings: Settings, folder: Path) -> AsyncIterator[int]:
     """`bridge serve` in a process of its own, so that the load and the proxies take nothing from it: its port."""
+    async with watched_bridge(settings, folder) as (port, _):
+        yield port
+
+
+@asynccontextmanager
+async def watched_bridge(settings: Settings, folder: Path) -> AsyncIterator[tuple[int, int]]:
+    """The same: its port and the id of its process."""
     port, file = free_port(), folder / "bridge.json"
     values = settings.model_dump(mode="json")
     values["sources"]["clickhouse"]["connect"]["password"] = "world"  # a dump masks secrets
@@ -168,7 +175,7 @@ async def bridge_process(settings: Settings, folder: Path) -> AsyncIterator[int]
         async with httpx.AsyncClient(trust_env=False) as probe, asyncio.timeout(20):
             while not await _is_ready(probe, port):
                 await asyncio.sleep(0.05)
-        yield port
+        yield port, process.pid
     finally:
         process.terminate()
         await process.wait()

@@ -73,9 +73,10 @@ async def test_columns_of_the_wide_shape_and_series_of_frames_are_in_order(at: B
     assert (custom["series"], custom["series_total"]) == (3, 5)
 
 
+@pytest.mark.parametrize("top", [2, "2"])
 @pytest.mark.parametrize("form", ["datapoints", "frame", "table"])
-async def test_a_panel_asks_for_it_in_its_payload(at: Bench, form: str) -> None:
-    payload = {"by": ["account"], "format": form, "instant": True, "sort": "value", "top": 2}
+async def test_a_panel_asks_for_it_in_its_payload(at: Bench, form: str, top: Any) -> None:
+    payload = {"by": ["account"], "format": form, "instant": True, "sort": "value", "top": top}
     body = {"targets": [{"refId": "A", "target": "equity", "payload": payload}], "intervalMs": MINUTE}
     found = (await fill(at).client.post("/json/query", json=body)).json()
     notices = found[0].get("meta", found[0].get("schema", {}).get("meta"))["notices"]
@@ -96,6 +97,8 @@ def _accounts(elements: list[dict[str, Any]], form: str) -> list[str]:
     [
         ({"top": "0"}, "top: '0' is not allowed; allowed: a whole number from 1"),
         ({"top": "many"}, "top: 'many' is not allowed"),
+        ({"top": "$top"}, "top: '$top' is a variable that was not filled in; allowed: a whole number from 1"),
+        ({"top": "${top:csv}"}, "top: '${top:csv}' is a variable that was not filled in"),
         ({"sort": "desc"}, "sort: 'desc' is not allowed; allowed: value, -value, label"),
         ({"top": "3", "top_by": "mean"}, "top_by: 'mean' is not allowed; allowed: last, max, min, sum"),
         ({"top": "2.7"}, "top: '2.7' is not allowed; allowed: a whole number from 1 to 1000000"),

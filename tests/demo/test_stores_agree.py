@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import duckdb
 
 from demo.feed import LiveFeed
 from tests.servers.world import Stores, running_stores
@@ -26,6 +29,23 @@ def counted_in_clickhouse(stores: Stores) -> int:
         "SELECT sum(open_positions) AS open FROM account_snapshots WHERE ts = (SELECT max(ts) FROM account_snapshots)"
     )
     return int(row["open"])
+
+
+def amounts(stores: Stores) -> tuple[list[str], list[str]]:
+    """The sum of every amount and the number of rows of `account_snapshots`, as ClickHouse and DuckDB have them."""
+    names = ("balance", "credit", "equity", "margin", "free_margin", "floating_pnl", "peak_equity")
+    asked = f"SELECT count(), {', '.join(f'sum({name})' for name in names)} FROM account_snapshots"
+    text = stores.clickhouse.execute(asked, "trade_system")
+    snapshot = stores.snapshots / (stores.snapshots / "latest").read_text(encoding="utf-8").strip()
+    with duckdb.connect(str(snapshot), read_only=True) as database:
+        [row] = database.execute(asked).fetchall()
+    return [f"{Decimal(cell):.4f}" for cell in text.split("\t")], [f"{cell:.4f}" for cell in row]
+
+
+def test_both_histories_have_the_same_amounts_to_the_last_digit(tmp_path: Path) -> None:
+    with running_stores(tmp_path, hours=1) as stores:
+        in_clickhouse, in_duckdb = amounts(stores)
+    assert (in_clickhouse, float(in_duckdb[0]) > 1000) == (in_duckdb, True)
 
 
 def test_stores_agree_on_history_and_go_on_agreeing_live(tmp_path: Path) -> None:

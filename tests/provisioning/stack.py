@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 import yaml
 
-from demo.feed import fill_prometheus
+from demo.filling import fill_prometheus
 from tests.servers.askers import Load, client, load
 from tests.servers.balancer import ROOT, Balancer, bridges, make_certificates
 from tests.servers.fleet import Fleet, settings

@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from app.check.panels import lost_marks, rangeless_links, unheard_variables
 from dashboards.__main__ import catalogue
+from dashboards.board import DEFAULT_TOP
 from dashboards.limits import BAD, GOOD, LIMITS, NOTE, OLD, WARN
 from dashboards.panels import LESS_IS_WORSE, TOP
 from tests.provisioning.marks import World, bridge_over, see
@@ -152,7 +153,7 @@ async def test_money_has_all_its_digits_and_no_sign_of_a_currency_that_it_may_no
 
 @pytest.mark.parametrize(("name", "panel"), OF_BRIDGE)
 def test_every_list_narrows_a_panel_or_the_panel_says_that_it_does_not(name: str, panel: Any) -> None:
-    lists = {one["name"]: one["label"] for one in DASHBOARDS[name]["templating"]["list"] if one["type"] != "adhoc"}
+    lists = {one["name"]: one["label"] for one in DASHBOARDS[name]["templating"]["list"] if one["type"] == "query"}
     assert list(unheard_variables(panel, panel["targets"], lists)) == []
     if panel["datasource"]["type"] != "simpod-json-datasource":
         assert "Filters" in panel["description"]
@@ -262,7 +263,7 @@ async def test_a_thousand_accounts_make_no_panel_unreadable_and_each_says_how_ma
                 assert notices == []
                 continue
             shown = len(seen.frames) if panel["type"] == "timeseries" else len(seen.frames[0]["fields"][0]["cells"])
-            assert shown == TOP
+            assert shown == DEFAULT_TOP
             assert [text for text in notices if "980 are not shown" in text], panel["title"]
             counted.add(panel["title"])
     assert counted == {"By account, now", "Margin level by account", "Drawdown by account", "Free margin by account"}

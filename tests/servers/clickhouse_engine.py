@@ -19,9 +19,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from uuid import uuid4
@@ -127,6 +129,20 @@ def _session(request: dict[str, str], faults: dict[str, Any]) -> Iterator[str]:
             yield f"SET {name} = '{quoted}'"
 
 
+@contextmanager
+def _statement(query: str, body: bytes) -> Iterator[str]:
+    """The statement of a request. The engine takes text only, so a Parquet file in the body becomes a file that it names."""
+    text, magic, rest = body.partition(b"PAR1")
+    sql = "\n".join(part for part in (query, text.decode()) if part)
+    if not magic:
+        yield sql
+        return
+    with NamedTemporaryFile(suffix=".parquet") as file:
+        file.write(magic + rest)
+        file.flush()
+        yield re.sub(r"\bFORMAT\s+Parquet\s*$", f"FROM INFILE '{file.name}' FORMAT Parquet", sql)
+
+
 class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
@@ -174,9 +190,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get_content_type() == "multipart/form-data":
             request |= self._form(body)
             body = b""
-        sql = "\n".join(part for part in (request.get("query", ""), body.decode()) if part)
         time.sleep(self.engine.faults.get("delay_s", 0))
-        self._answer(sql, request)
+        with _statement(request.get("query", ""), body) as sql:
+            self._answer(sql, request)
 
     def _allowed(self, request: dict[str, str]) -> bool:
         given = request.get("password", self.headers.get("X-ClickHouse-Key", ""))

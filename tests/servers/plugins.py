@@ -45,8 +45,9 @@ class Viewer:
         variables = {one["name"]: one for one in dashboard["templating"].get("list", [])}
 
         def value(found: re.Match[str]) -> str:
-            chosen = self.chosen.get(found[1])
-            return ",".join(chosen) if chosen else str(variables[found[1]]["allValue"])
+            chosen, variable = self.chosen.get(found[1]), variables[found[1]]
+            unchosen = variable["current"]["value"] if variable["type"] == "custom" else variable["allValue"]
+            return ",".join(chosen) if chosen else str(unchosen)
 
         done = _VARIABLE.sub(value, text)
         assert "$" not in done, f"{text!r} has a variable that nobody fills in"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from app.config import Settings, settings_from
 from app.main import build_service
 from demo.clickhouse_writer import ClickHouseWriter
 from demo.duckdb_writer import DuckDBWriter
-from demo.feed import Writers, fill_clickhouse, fill_duckdb, fill_prometheus
+from demo.feed import Writers
+from demo.filling import fill_clickhouse, fill_duckdb, fill_prometheus
 from demo.market import Ints
 from demo.redis_filling import fill_redis
 from demo.redis_writer import RedisWriter
@@ -91,13 +93,31 @@ def minutes(world: World, until_ms: int) -> Ints:
     return np.arange(world.start_ms, until_ms + 1, 60_000)
 
 
+def _fill_all(world: World, writers: Writers, prometheus: Path, until_ms: int) -> None:
+    """All stores side by side: ClickHouse and promtool work in processes of their own."""
+    assert writers.clickhouse
+    with ThreadPoolExecutor(4) as threads:
+        filling = [
+            threads.submit(fill_redis, world, writers.redis, until_ms),
+            threads.submit(fill_clickhouse, world, writers.clickhouse, until_ms),
+            threads.submit(fill_duckdb, world, writers.duckdb, until_ms),
+            threads.submit(fill_prometheus, world, prometheus, minutes(world, until_ms)),
+        ]
+        for each in filling:
+            each.result()
+
+
 @contextmanager
-def running_stores(folder: Path, hours: int = 24, instances: int = 4, seed: int = 7) -> Iterator[Stores]:
-    """Redis, ClickHouse, DuckDB and Prometheus, real each, with the last `hours` of a world that ends a few minutes ago."""
+def running_stores(folder: Path, hours: int = 24, instances: int = 4, seed: int = 7, eventful: bool = True) -> Iterator[Stores]:
+    """Redis, ClickHouse, DuckDB and Prometheus, real each, with the last `hours` of a world that ends a few minutes ago.
+
+    An eventful one has a trade a minute on each terminal: a small world needs them, a large one has trades enough.
+    """
     until_ms = time.time_ns() // 1_000_000 // 60_000 * 60_000 - 180_000 + 5_000
     world = World(seed, instances, until_ms - hours * HOUR_MS)
     world.extend(until_ms + 2 * HOUR_MS)
-    make_eventful(world, until_ms)
+    if eventful:
+        make_eventful(world, until_ms)
     with ExitStack() as stack:
         (folder / "redis").mkdir()
         server = stack.enter_context(RedisServer(folder / "redis"))
@@ -110,9 +130,6 @@ def running_stores(folder: Path, hours: int = 24, instances: int = 4, seed: int 
         duckdb_writer = DuckDBWriter(folder / "duckdb")
         stack.callback(duckdb_writer.close)
         writers = Writers(RedisWriter(server.client), ClickHouseWriter(client), duckdb_writer)
-        fill_redis(world, writers.redis, until_ms)
-        fill_clickhouse(world, ClickHouseWriter(client), until_ms)
-        fill_duckdb(world, duckdb_writer, until_ms)
-        fill_prometheus(world, folder / "prometheus", minutes(world, until_ms))
+        _fill_all(world, writers, folder / "prometheus", until_ms)
         port = stack.enter_context(prometheus_store(folder / "prometheus", free_port()))
         yield Stores(world, until_ms, server, clickhouse, folder / "duckdb" / "snapshots", port, writers)

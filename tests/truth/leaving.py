@@ -29,7 +29,7 @@ from app.main import build_service
 from app.model import Frame, Matcher, Query, Result
 from app.query.bridge import Bridge
 from demo.clickhouse_writer import ClickHouseWriter
-from demo.feed import fill_clickhouse
+from demo.filling import fill_clickhouse
 from tests.servers.world import Stores, running_stores
 
 _HOUR_MS = 3_600_000
