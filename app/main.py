@@ -30,7 +30,9 @@ from app.operations.routes import Operations, operations_router
 from app.operations.snapshot_counts import snapshot_folders, watch_snapshots
 from app.operations.watch import Watch
 from app.policies import Guard, PolicyDeps, PrioritySemaphore, PublishedUntil, always_current, guard
+from app.query.admission import CostAdmission, CostLimits
 from app.query.bridge import Bridge
+from app.query.costs import CostBook
 from app.query.limits import Limits
 from app.responses.cache import ResponseCache
 from app.server.auth import AuthMiddleware, Keys
@@ -38,6 +40,7 @@ from app.server.edge import Admission, EdgeMiddleware
 from app.server.errors import add_error_handlers
 from app.server.fast_path import FastPath
 from app.server.protocol import protocol_class
+from app.server.unsent import UnsentBodies
 from app.sources import DuckDBSource, RedisSource
 from app.sources.base import Source, with_skew_notice
 from app.sources.off import switched_off
@@ -73,6 +76,9 @@ def compose_service(settings: Settings, operations: Operations) -> Service:
     keys = Keys(settings.auth.keys, bridge.clock)
     admission = Admission(request.under_way, telemetry)
     responses = ResponseCache(request.ready_bytes, telemetry, bridge.clock, settings.http.gzip)
+    unsent = UnsentBodies(settings.http.reader_s, telemetry)
+    limits = CostLimits(request.light_bytes, request.heavy_bytes, settings.http.unsent_bytes)
+    work = CostAdmission(limits, telemetry, unsent.total_bytes)
     fast_path = FastPath(responses, keys, telemetry.requests, settings.http.max_body_bytes)
 
     @asynccontextmanager
@@ -83,7 +89,15 @@ def compose_service(settings: Settings, operations: Operations) -> Service:
             operations.draining = True
 
     app = FastAPI(title="bridge", version=__version__, lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None)
-    app.state.serving = Serving(bridge, request.budget_s, settings.http.max_body_bytes, request.max_rows, responses)
+    app.state.serving = Serving(
+        bridge,
+        request.budget_s,
+        settings.http.max_body_bytes,
+        request.max_rows,
+        responses,
+        work,
+        CostBook(operations.bridge.catalogue),
+    )
     for router in (*ROUTERS, operations_router(operations)):
         app.include_router(router)
     add_error_handlers(app)
@@ -92,7 +106,7 @@ def compose_service(settings: Settings, operations: Operations) -> Service:
     if settings.http.cors_origins:
         _allow_origins(app, settings.http.cors_origins)
     app.add_middleware(EdgeMiddleware, metrics=telemetry.requests, admission=admission)
-    return Service(app, protocol_class(admission, fast_path), operations, responses)
+    return Service(app, protocol_class(admission, fast_path, unsent), operations, responses)
 
 
 def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:

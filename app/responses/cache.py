@@ -58,12 +58,12 @@ class CachedResponse:
     gzip_prefix: GzipPrefix | None = None
     compressing: bool = False
 
-    def render_body(self, key: RequestKey, now_ms: int, gzip_prefix: GzipPrefix | None = None) -> bytes:
-        """The body; gzip if the compressed beginning is given."""
+    def render_body(self, key: RequestKey, now_ms: int, gzip_prefix: GzipPrefix | None = None) -> tuple[bytes, bytes]:
+        """The body, gzip if the compressed beginning is given: the beginning, which all share who get it, and the end."""
         suffix = b"" if self.body_suffix is None else self.body_suffix(key.from_ms, key.to_ms, self._aged_results(now_ms))
         if gzip_prefix is not None:
-            return gzip_prefix.append(suffix)
-        return self.body_prefix + suffix if suffix else self.body_prefix
+            return gzip_prefix.compressed, gzip_prefix.render_end(suffix)
+        return self.body_prefix, suffix
 
     def render_head(self, now_ms: int, length: int, is_gzip: bool = False) -> bytes:
         """The status line and the headers, without the empty line that ends them."""

@@ -36,25 +36,27 @@ class FastPath:
         self._metrics = metrics
         self._max_body_bytes = min(max_body_bytes, _MAX_BODY_BYTES)
 
-    def respond(self, request: PlainRequest) -> tuple[bytes, bytes] | Inspection:
-        """Head (without its last line) and body of the kept response; if there is none, what was found out about the request."""
+    def respond(self, request: PlainRequest) -> tuple[bytes, bytes, bytes] | Inspection:
+        """Head (without its last line), beginning and end of the body of the kept response; if there is none, what was found out
+        about the request."""
         begun_s, now_ms = time.perf_counter(), self._responses.clock()
         headers = request.headers
-        if not self._keys.admit(headers.get(b"authorization")):
-            return Inspection(False)
+        key_name = self._keys.find_name(headers.get(b"authorization"))
+        if key_name is None:
+            return Inspection(None)
         key = self._request_key(request, now_ms)
         response = self._responses.find(key, now_ms) if key is not None and b"origin" not in headers else None
         if key is None or response is None:
-            return Inspection(True, key)
+            return Inspection(key_name, key)
         accepted = headers.get(b"accept-encoding")
         prefix = self._responses.gzip_prefix(key, response) if accepted and _GZIP.search(accepted) else None
-        body = response.render_body(key, now_ms, prefix)
-        head = response.render_head(now_ms, len(body), prefix is not None)
+        body, end = response.render_body(key, now_ms, prefix)
+        head = response.render_head(now_ms, len(body) + len(end), prefix is not None)
         if b"x-request-id" in headers:
             head += header_lines(request_id_headers(headers))
         response.sent += 1
         self._metrics.record(request.path.decode(), "200", time.perf_counter() - begun_s)
-        return head, body
+        return head, body, end
 
     def _request_key(self, request: PlainRequest, now_ms: int) -> RequestKey | None:
         if request.path == b"/v1/rows":

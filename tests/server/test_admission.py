@@ -8,7 +8,8 @@ from contextlib import ExitStack
 import pytest
 
 from app.model import Lane
-from app.server.edge import Admission, Turnstile
+from app.cooperative import Turnstile
+from app.server.edge import Admission
 from app.telemetry import Telemetry
 
 

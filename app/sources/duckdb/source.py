@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,10 +18,11 @@ from pydantic import Field
 
 from app import clock, filters
 from app.clock import instant_text
+from app.cooperative import run_apart
 from app.errors import SourceGarbled, SourceOverloaded, SourceRejected, SourceTimeout, SourceUnavailable
 from app.model import Frame, Matcher, Notice, Statement, TimeRange
 from app.sources.base import Ask, ErrorTable, SourceConfig, translate
-from app.sources.duckdb.engine import CursorCall, open_hardened
+from app.sources.duckdb.engine import CursorCall, lower_thread_priority, open_hardened
 from app.sources.duckdb.snapshots import Demands, Snapshot, SnapshotHealth, Snapshots
 from app.sources.sql.dialect import DUCKDB, FLOAT, PICKED, SeriesDialect
 from app.sources.sql.rows import (
@@ -67,6 +69,8 @@ _DIALECT = SeriesDialect(
     picked_value=f"{PICKED}.v",
 )
 _SPAN = ("from_ms", "to_ms", "step_ms", "now_ms")
+#: what building a frame takes for each series (or event) and for each point
+_SERIES_MS, _POINT_MS = 0.01, 0.0001
 _NO_RANGE = TimeRange(0, 1000, 1000)
 
 _ERRORS: ErrorTable = {
@@ -151,6 +155,8 @@ class DuckDBSource:
         self._snapshots = Snapshots(config.snapshots, self._open_file, config.poll_s, demands)
         self._opener = ThreadPoolExecutor(1, f"{name}-open")
         self._workers = ThreadPoolExecutor(config.pool_size, name)
+        # The engine runs in this process: heavy statements must not take the processor from everybody else.
+        self._background = ThreadPoolExecutor(config.pool_size, f"{name}-background", initializer=lower_thread_priority)
         self._is_closed = False
 
     @property
@@ -181,6 +187,7 @@ class DuckDBSource:
             return
         self._is_closed = True
         await asyncio.to_thread(self._workers.shutdown)
+        await asyncio.to_thread(self._background.shutdown)
         await asyncio.get_running_loop().run_in_executor(self._opener, self._snapshots.close)
         self._opener.shutdown()
 
@@ -191,8 +198,9 @@ class DuckDBSource:
         """Query the newest snapshot. Raises SourceError. A cancelled fetch interrupts its query (0.25 s at most)."""
         with translate(self.name, _ERRORS):
             text = _select_all(statement, self._config.max_rows)
-            columns, lease = await self._query(text, dict(statement.params))
-        return self._frame_of(columns, statement, lease)
+            workers = self._background if statement.lane == "background" else self._workers
+            columns, lease = await self._query(text, dict(statement.params), workers)
+        return await run_apart(partial(self._frame_of, columns, statement, lease), _building_ms(columns))
 
     async def explain(self, statement: Statement) -> None:
         """Let the engine plan the statement on the newest snapshot and say what it yields. Raises SourceError."""
@@ -219,7 +227,9 @@ class DuckDBSource:
         config = self._config
         return open_hardened(file, config.memory_limit, config.threads, config.max_execution_time_s)
 
-    async def _query(self, text: str, params: dict[str, Any]) -> tuple[dict[str, Any], _Lease]:
+    async def _query(
+        self, text: str, params: dict[str, Any], workers: ThreadPoolExecutor | None = None
+    ) -> tuple[dict[str, Any], _Lease]:
         loop = asyncio.get_running_loop()
         leasing = loop.run_in_executor(self._opener, self._lease_cursor)
         try:
@@ -228,7 +238,7 @@ class DuckDBSource:
             leasing.add_done_callback(self._release_late)
             raise
         call = CursorCall(lease.cursor, text, params)
-        running = self._workers.submit(call.run)
+        running = (workers or self._workers).submit(call.run)
         # The lease ends with the thread, which may be after its caller has left.
         running.add_done_callback(lambda _: self._opener.submit(lease.snapshot.release))
         waiting = asyncio.wrap_future(running)
@@ -294,6 +304,13 @@ class _Lease:
     snapshot: Snapshot
     health: SnapshotHealth
     cursor: duckdb.DuckDBPyConnection
+
+
+def _building_ms(columns: dict[str, Any]) -> float:
+    """About how long it will take to build the frame of these columns: of points a row is a series, of events an event."""
+    rows = len(next(iter(columns.values()), ()))
+    points = sum(map(len, columns[TIMES])) if TIMES in columns else 0
+    return rows * _SERIES_MS + points * _POINT_MS
 
 
 def _select_all(statement: Statement, max_rows: int) -> str:
