@@ -76,7 +76,7 @@ def compose_service(settings: Settings, operations: Operations) -> Service:
     keys = Keys(settings.auth.keys, bridge.clock)
     admission = Admission(request.under_way, telemetry)
     responses = ResponseCache(request.ready_bytes, telemetry, bridge.clock, settings.http.gzip)
-    unsent = UnsentBodies(settings.http.reader_s, telemetry)
+    unsent = UnsentBodies(settings.http.unsent_bytes, settings.http.reader_s, telemetry)
     limits = CostLimits(request.light_bytes, request.heavy_bytes, settings.http.unsent_bytes)
     work = CostAdmission(limits, telemetry, unsent.total_bytes)
     fast_path = FastPath(responses, keys, telemetry.requests, settings.http.max_body_bytes)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +16,7 @@ from app.model import Lane, Query, Result
 from app.query.admission import Caller
 from app.query.bridge import Bridge
 from app.query.costs import Cost
+from app.responses.cache import RequestKey, ResponseCache
 
 #: where the server leaves the name of the caller's API key in the ASGI scope
 KEY_NAME = "bridge.key_name"
@@ -63,22 +65,27 @@ def writing_ms(results: Sequence[Result]) -> float:
     return sum(len(result.frame) * _ROW_MS + len(result.frame.series) * _SERIES_MS for result in results)
 
 
-async def answer_in_time(
-    request: Request,
-    queries: Sequence[Query],
-    left_s: float,
-    answer: Callable[[Work], Awaitable[Response]],
-    is_strict: bool = False,
-) -> Response:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request wants: its questions, the time that it has left, and the key of its response where that may be kept."""
+
+    queries: Sequence[Query]
+    left_s: float
+    key: RequestKey | None = None
+    #: whether an alert rule asks
+    is_strict: bool = False
+
+
+async def answer_in_time(request: Request, asked: Asked, answer: Callable[[Work], Awaitable[Response]]) -> Response:
     """The response of `answer`, which is called once the request is let in, within the time that it has left.
 
     A caller who leaves ends the waiting and the work. Raises TooBusy where the work would not be done in time, OutOfTime where it
     was not, and ClientDisconnect.
     """
-    deadline_s = asyncio.get_running_loop().time() + left_s
+    deadline_s = asyncio.get_running_loop().time() + asked.left_s
     try:
         async with asyncio.timeout_at(deadline_s + _LAST_MOMENT_S):
-            return await unless_left(request, _let_in(request, queries, answer, deadline_s, is_strict))
+            return await unless_left(request, _let_in(request, asked, answer, deadline_s))
     except TimeoutError:
         raise OutOfTime(
             f"the answer was not ready within {serving(request).budget_s:g}s: it is large, or the bridge is busy; "
@@ -86,20 +93,26 @@ async def answer_in_time(
         ) from None
 
 
-async def _let_in(
-    request: Request,
-    queries: Sequence[Query],
-    answer: Callable[[Work], Awaitable[Response]],
-    deadline_s: float,
-    is_strict: bool,
-) -> Response:
+async def _let_in(request: Request, asked: Asked, answer: Callable[[Work], Awaitable[Response]], deadline_s: float) -> Response:
     given = serving(request)
-    cost = given.costs.expect(queries) if given.costs is not None else Cost(0)
+    cost = given.costs.expect(asked.queries) if given.costs is not None else Cost(0)
     if given.admission is None or not given.admission.is_heavy(cost):
-        return await _answer_and_learn(given, Work("alert" if is_strict else "interactive", deadline_s), answer)
-    lane: Lane = "alert" if is_strict else "background"
-    async with given.admission.let_in(caller_of(request, lane), cost, deadline_s - _WRITING_S):
+        return await _answer_and_learn(given, Work("alert" if asked.is_strict else "interactive", deadline_s), answer)
+    lane: Lane = "alert" if asked.is_strict else "background"
+    async with AsyncExitStack() as stack:
+        if asked.key is not None and given.responses is not None:
+            await stack.enter_async_context(given.responses.make_once(asked.key))
+            if (kept := _kept_response(given.responses, asked.key)) is not None:
+                return kept
+        await stack.enter_async_context(given.admission.let_in(caller_of(request, lane), cost, deadline_s - _WRITING_S))
         return await _answer_and_learn(given, Work(lane, deadline_s - _WRITING_S), answer)
+
+
+def _kept_response(responses: ResponseCache, key: RequestKey) -> Response | None:
+    """The response that another request has made in the meantime."""
+    now_ms = responses.clock()
+    found = responses.find(key, now_ms)
+    return found.answer(key, now_ms) if found is not None else None
 
 
 async def _answer_and_learn(given: Serving, work: Work, answer: Callable[[Work], Awaitable[Response]]) -> Response:

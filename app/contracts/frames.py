@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.contracts import values
-from app.contracts.budget import Work, answer_in_time, writing_ms
+from app.contracts.budget import Asked, Work, answer_in_time, writing_ms
 from app.contracts.params import budget_s, one, params_of, queries
 from app.contracts.request import json_array, reject_when_all_failed, serving
 from app.responses.frames import frame_elements
@@ -30,4 +30,4 @@ async def list_frames(request: Request) -> Response:
         elements = (element for result in results for element in frame_elements(bridge.catalogue, result, several, marks))
         return await json_array(elements, result_headers(results), writing_ms(results))
 
-    return await answer_in_time(request, asked, budget_s(request, params), answer)
+    return await answer_in_time(request, Asked(asked, budget_s(request, params)), answer)

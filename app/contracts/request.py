@@ -65,7 +65,8 @@ def time_left_s(request: Request, most_s: float | None = None) -> float:
     """What is left of the time for the answer, which counts from the request's arrival: the bridge's own limit, or less."""
     now_s = asyncio.get_running_loop().time()
     limit_s = serving(request).budget_s if most_s is None else most_s
-    return max(limit_s - (now_s - request.scope.get(ARRIVED_S, now_s)), 0.0)
+    arrived_s: float = request.scope.get(ARRIVED_S, now_s)
+    return max(limit_s - (now_s - arrived_s), 0.0)
 
 
 async def body_bytes(request: Request) -> bytes:

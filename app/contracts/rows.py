@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from app.catalog import parameters
 from app.contracts import values as grammar
-from app.contracts.budget import Work, answer_in_time
+from app.contracts.budget import Asked, Work, answer_in_time
 from app.contracts.cursors import read_cursor, request_fingerprint
 from app.contracts.paging import Page, PageRequest, mark_as_cut, page_of, page_request, render_page
 from app.contracts.params import Params, budget_s, one, params_of, queries
@@ -24,7 +24,7 @@ from app.cooperative import run_apart, wait_turn
 from app.errors import BadQuery
 from app.model import UNRANKED, Query, Ranking, Result
 from app.query.bridge import Bridge
-from app.responses.cache import BodySuffix
+from app.responses.cache import BodySuffix, RequestKey
 from app.responses.encoding import TYPES
 from app.responses.headers import result_headers
 from app.responses.pivot import pivot_table
@@ -95,11 +95,18 @@ async def _answer_rows(request: Request, strict: bool) -> Response:
     given = serving(request)
     params = await params_of(request)
     asked = parse(given.bridge, params, request.headers.get("accept", ""), given.max_rows, strict)
-    answer = partial(_rows_response, request, asked)
-    return await answer_in_time(request, asked.queries, budget_s(request, params), answer, strict)
+    # Rows with ages differ in the next response.
+    key = None if request.method != "GET" or strict or asked.has_ages else _key_of(request, given)
+    wanted = Asked(asked.queries, budget_s(request, params), key, strict)
+    return await answer_in_time(request, wanted, partial(_rows_response, request, asked, key))
 
 
-async def _rows_response(request: Request, asked: RowsRequest, work: Work) -> Response:
+def _key_of(request: Request, given: Serving) -> RequestKey | None:
+    accept = request.headers.get("accept", "").encode("latin-1")
+    return request_key(request.scope, lambda: rows_key(request.scope["query_string"], accept, given.bridge.clock()))
+
+
+async def _rows_response(request: Request, asked: RowsRequest, key: RequestKey | None, work: Work) -> Response:
     given, strict = serving(request), asked.is_strict
     results: Sequence[Result] = await work.run(given.bridge, asked.queries)
     failures = [result.error for result in results if result.error is not None]
@@ -119,25 +126,10 @@ async def _rows_response(request: Request, asked: RowsRequest, work: Work) -> Re
     body = prefix + suffix(asked.queries[0].from_ms, asked.queries[0].to_ms, results)
     await wait_turn()
     content_type = TYPES[asked.wanted.format]
-    # Rows with ages differ in the next response, and a cursor's page depends on more than the key.
-    if request.method == "GET" and not strict and page.is_whole and not asked.has_ages:
-        _keep_response(request, given, results, content_type, prefix, suffix, headers)
-    return Response(body, headers={"Cache-Control": "no-store", **result_headers(results), **headers}, media_type=content_type)
-
-
-def _keep_response(
-    request: Request,
-    given: Serving,
-    results: Sequence[Result],
-    content_type: str,
-    prefix: bytes,
-    suffix: BodySuffix,
-    headers: Mapping[str, str],
-) -> None:
-    accept = request.headers.get("accept", "").encode("latin-1")
-    key = request_key(request.scope, lambda: rows_key(request.scope["query_string"], accept, given.bridge.clock()))
-    if key is not None and given.responses is not None:
+    # A cursor's page depends on more than the key.
+    if key is not None and given.responses is not None and page.is_whole:
         given.responses.keep(key.shape, results, content_type, prefix, suffix, headers)
+    return Response(body, headers={"Cache-Control": "no-store", **result_headers(results), **headers}, media_type=content_type)
 
 
 def parse(bridge: Bridge, params: Params, accept: str, max_rows: int, strict: bool) -> RowsRequest:

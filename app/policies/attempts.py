@@ -100,7 +100,7 @@ class Retried:
 class PrioritySemaphore:
     """A semaphore whose waiters are served by lane, and within a lane in order of arrival.
 
-    Background work, heavy requests among it, gets at most half of the slots: a light request must find one without waiting for it.
+    Background work, heavy requests among it, gets at most half of the slots: the others must not have to wait for it.
     """
 
     def __init__(self, size: int) -> None:

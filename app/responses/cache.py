@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+
+from starlette.responses import Response
 
 from app.model import Clock, Frame, Result
 from app.responses.gzip_stream import GzipPrefix, compress_prefix
@@ -65,6 +68,16 @@ class CachedResponse:
             return gzip_prefix.compressed, gzip_prefix.render_end(suffix)
         return self.body_prefix, suffix
 
+    def answer(self, key: RequestKey, now_ms: int) -> Response:
+        """The response to a request that did not get it before the HTTP parser."""
+        body, end = self.render_body(key, now_ms)
+        response = Response(body + end if end else body)
+        lines = self.render_head(now_ms, len(response.body)).split(b"\r\n")[1:]
+        pairs = (line.partition(b": ") for line in lines if line)
+        response.raw_headers = [(name, value) for name, _, value in pairs]
+        self.sent += 1
+        return response
+
     def render_head(self, now_ms: int, length: int, is_gzip: bool = False) -> bytes:
         """The status line and the headers, without the empty line that ends them."""
         encoding = b"content-encoding: gzip\r\n" if is_gzip else b""
@@ -104,7 +117,26 @@ class ResponseCache:
         self.clock = clock
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self.size_bytes = 0
+        #: the heavy responses that are being made; each is done when its request is answered
+        self.being_made: dict[Hashable, asyncio.Future[None]] = {}
         telemetry.before_scrape.append(self._count_all_sent)
+
+    @asynccontextmanager
+    async def make_once(self, key: RequestKey) -> AsyncIterator[None]:
+        """Make a response in the block. If another request with this key is making one, wait for that first, and then look
+        whether it was kept."""
+        entry_key = _entry_key(key)
+        under_way = self.being_made.get(entry_key)
+        if under_way is not None:
+            await asyncio.wait((under_way,))
+            yield
+            return
+        done = self.being_made[entry_key] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        finally:
+            del self.being_made[entry_key]
+            done.set_result(None)
 
     def find(self, key: RequestKey, now_ms: int) -> CachedResponse | None:
         """The response, if there is one that is still valid."""

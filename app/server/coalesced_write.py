@@ -10,7 +10,7 @@ import asyncio
 from typing import Any
 
 #: Larger bodies do not fit the socket's buffer in one piece, and copying them costs time.
-_LARGE_BYTES = 1 << 16
+LARGE_BYTES = 1 << 16
 
 
 class CoalescedWrite(asyncio.Transport):
@@ -39,7 +39,7 @@ class CoalescedWrite(asyncio.Transport):
     def write_response(self, head: bytes, body: bytes | bytearray | memoryview[Any], end: bytes = b"") -> None:
         """Send a response, after a held head: that is the whole response to the request before, a HEAD for example."""
         self._flush_head()
-        if len(body) <= _LARGE_BYTES:
+        if len(body) <= LARGE_BYTES:
             self._transport.write(b"".join((head, body, end)))
             return
         # Not copied: all who get this body share its bytes.

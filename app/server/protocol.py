@@ -153,7 +153,11 @@ class BridgeProtocol(HttpToolsProtocol):
         if isinstance(found, Inspection):
             self._inspection = found
             return False
-        self._write_response(*found)
+        if self.unsent.has_room_for(found[1]):
+            self._write_response(*found)
+        else:
+            self._write_response(*self.busy)
+            self.admission.count_refusal()
         return True
 
     def _write_response(self, head: bytes, body: bytes, end: bytes = b"") -> None:

@@ -27,10 +27,13 @@ class HttpSettings(Strict):
     unsent_bytes: int = Field(
         64 << 20,
         ge=1 << 20,
-        description="answers that wait for slow readers, equal ones counted once; above it heavy requests are refused with 429",
+        description="answers that wait for slow readers; above it large requests are refused, at twice of it readers are cut off",
     )
     reader_s: float = Field(
-        20.0, ge=1, le=3600, description="a connection whose reader takes nothing for so long is closed while an answer waits for it"
+        20.0,
+        ge=1,
+        le=3600,
+        description="a connection whose reader takes nothing for so long is closed while an answer waits for it",
     )
 
 
@@ -52,7 +55,7 @@ class RequestSettings(Strict):
     light_bytes: int = Field(
         1 << 20,
         ge=0,
-        description="a request that reads and writes at most this much is never kept waiting by heavier ones; learnt per question",
+        description="a request that reads and writes at most this much never waits for heavier ones; learnt per question",
     )
     heavy_bytes: int = Field(
         12 << 20,

@@ -1,7 +1,8 @@
 """Answers that are written and not read yet: how much memory they hold, and the end of connections that read nothing.
 
 The event loop keeps an answer until its reader has taken it, as the very object that was written. So many readers of one kept
-response hold its bytes once, and it is counted once.
+response hold its bytes once, and it is counted once. When too much waits, `query.admission` lets in no more heavy requests, and
+kept responses are refused, too.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from app.server.coalesced_write import LARGE_BYTES
 from app.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 
 #: how often within the patience a reader is looked at
 _LOOKS = 4
+#: At so many times the limit the readers that have taken nothing for longest lose their connections.
+_HARD_LIMIT = 2
 
 
 @dataclass(slots=True)
@@ -32,7 +36,8 @@ class _Held:
 class UnsentBodies:
     """The answers that wait for their readers, by connection."""
 
-    def __init__(self, reader_s: float, telemetry: Telemetry) -> None:
+    def __init__(self, most_bytes: int, reader_s: float, telemetry: Telemetry) -> None:
+        self._most_bytes = most_bytes
         self._reader_s = reader_s
         self._closed = telemetry.deaf_readers
         self._held: dict[asyncio.Transport, _Held] = {}
@@ -45,9 +50,9 @@ class UnsentBodies:
         """The size of all answers that wait; one that waits for several readers counts once."""
         return self._total_bytes
 
-    def is_held(self, body: bytes) -> bool:
-        """Whether this very answer waits for a reader already, so that one more costs no memory."""
-        return id(body) in self._readers
+    def has_room_for(self, body: bytes) -> bool:
+        """Whether this answer may be written: it is small, there is room, or it waits for another reader already."""
+        return len(body) <= LARGE_BYTES or self._total_bytes + len(body) <= self._most_bytes or id(body) in self._readers
 
     def hold(self, transport: asyncio.Transport, body: Any) -> None:
         """The connection's reader has not taken this answer as fast as it was written."""
@@ -57,6 +62,8 @@ class UnsentBodies:
         self._readers[id(body)] = self._readers.get(id(body), 0) + 1
         if self._readers[id(body)] == 1:
             self._total_bytes += len(body)
+        while self._total_bytes > self._most_bytes * _HARD_LIMIT:
+            self._close_deaf(min(self._held.values(), key=lambda held: held.since_s))
         if self._timer is None:
             self._timer = loop.call_later(self._reader_s / _LOOKS, self._look)
 
@@ -82,8 +89,8 @@ class UnsentBodies:
         self._timer = loop.call_later(self._reader_s / _LOOKS, self._look) if self._held else None
 
     def _close_deaf(self, held: _Held) -> None:
-        peer = held.transport.get_extra_info("peername")
-        _log.warning("the reader %s has taken nothing of its answer for %gs; its connection is closed", peer, self._reader_s)
+        peer, silent_s = held.transport.get_extra_info("peername"), asyncio.get_running_loop().time() - held.since_s
+        _log.warning("the reader %s has taken nothing of its answer for %.1fs; its connection is closed", peer, silent_s)
         self._closed.inc()
         self.release(held.transport)
         held.transport.abort()

@@ -65,11 +65,14 @@ _CATALOGUE = {
         for name in METRICS
     },
 }
+_WAVES = ", ".join(
+    f"round(100000 + 1000 * sin(n / {50 + place}.0 + a) + hash(n * {place + 3} + a) % 1000, 2) AS {name}"
+    for place, name in enumerate(METRICS)
+)
 _FILL = f"""
 CREATE TABLE samples AS
-SELECT make_timestamp_ms($until_ms - 10000 * n) AS ts, (100000 + a)::VARCHAR AS account_id,
-       {", ".join(f"round(100000 + 1000 * sin(n / {50 + place}.0 + a) + hash(n * {place + 3} + a) % 1000, 2) AS {name}" for place, name in enumerate(METRICS))}
-FROM range(1, $samples + 1) AS t(n), range({ACCOUNTS}) AS u(a) ORDER BY ts"""  # noqa: S608  numbers of our own
+SELECT make_timestamp_ms($until_ms - 10000 * n) AS ts, (100000 + a)::VARCHAR AS account_id, {_WAVES}
+FROM range(1, $samples + 1) AS t(n), range({ACCOUNTS}) AS u(a) ORDER BY ts"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,12 @@ def heavy_bridge(folder: Path, module: str = "tests.bench.probed", hours: int = 
         database.execute(_FILL, {"until_ms": until_ms, "samples": hours * 360})
     (catalogue / "heavy.yaml").write_text(json.dumps(_CATALOGUE), encoding="utf-8")
     port, file, log = free_port(), folder / "heavy.json", folder / "bridge.log"
-    values = {"catalog": str(catalogue), "agent": {"port": None}, "log_level": "warning", "http": {"port": port, "lame_duck_s": 0}}
+    values = {
+        "catalog": str(catalogue),
+        "agent": {"port": None},
+        "log_level": "warning",
+        "http": {"port": port, "lame_duck_s": 0},
+    }
     values["sources"] = {"duckdb": {"connect": {"kind": "duckdb", "snapshots": str(snapshots)}}}
     file.write_text(json.dumps(values | more), encoding="utf-8")
     with pinned([sys.executable, "-m", module, "serve", "--config", str(file)], port, log=log) as process:

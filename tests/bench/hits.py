@@ -161,7 +161,7 @@ def served(name: str, **more: str) -> Iterator[int]:
     """One of `tests.bench.bare` under uvicorn: its port."""
     port = free_port()
     options = ["--port", str(port), "--no-access-log", "--log-level", "error", "--timeout-keep-alive", "120"]
-    with pinned([sys.executable, "-m", "uvicorn", f"tests.bench.bare:{name}", *options], port, **more):
+    with pinned([sys.executable, "-m", "uvicorn", f"tests.bench.bare:{name}", *options], port, None, **more):
         yield port
 
 

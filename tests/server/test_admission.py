@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from app.model import Lane
 from app.cooperative import Turnstile
+from app.model import Lane
 from app.server.edge import Admission
 from app.telemetry import Telemetry
 

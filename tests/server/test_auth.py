@@ -65,7 +65,9 @@ def test_where_there_is_no_key_nobody_needs_one() -> None:
 def test_a_new_key_opens_with_its_own_hash_and_is_another_one_each_time() -> None:
     made = [new_key() for _ in range(3)]
     assert len({key for key, _ in made}) == 3
-    assert all(Keys({"a": KeySettings(sha256=digest)}, lambda: NOW).find_name(f"Bearer {key}".encode()) == "a" for key, digest in made)
+    assert all(
+        Keys({"a": KeySettings(sha256=digest)}, lambda: NOW).find_name(f"Bearer {key}".encode()) == "a" for key, digest in made
+    )
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.7", "::", "bridge.example"])

@@ -85,7 +85,7 @@ async def serving(
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
-    class Received(protocol_class(admission, NEVER, UnsentBodies(20, Telemetry()), arrival_s)):  # type: ignore[misc]  # a class made for these ones
+    class Received(protocol_class(admission, NEVER, UnsentBodies(1 << 20, 20, Telemetry()), arrival_s)):  # type: ignore[misc]  # a class made for these ones
         def data_received(self, data: bytes) -> None:
             super().data_received(received(data))
 

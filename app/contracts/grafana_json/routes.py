@@ -19,7 +19,7 @@ from starlette.responses import Response
 from app.catalog import Metric
 from app.catalog.entries import unknown_name_error
 from app.contracts import values as grammar
-from app.contracts.budget import Work, answer_in_time, writing_ms
+from app.contracts.budget import Asked, Work, answer_in_time, writing_ms
 from app.contracts.filters import Reading, Variables, equality_filter, filters
 from app.contracts.grafana_json.rendering import FORMATS, JOINED_FORMATS, LEGENDS, Target, annotation_objects, render_panel
 from app.contracts.ranking import parse_ranking, queries_of_now
@@ -42,6 +42,7 @@ from app.errors import BadQuery, BridgeError, LimitExceeded
 from app.model import UNRANKED, Lane, Matcher, Notice, Query, Result
 from app.query.bridge import Bridge
 from app.query.events import MOST_EVENTS
+from app.responses.cache import RequestKey
 from app.responses.headers import result_headers
 
 router = APIRouter(prefix="/json")
@@ -72,13 +73,14 @@ async def query(request: Request) -> Response:
     body = parse_body(request, text)
     targets = parse(given.bridge, body)
     queries = [query for target in targets for query in target.queries]
-    response = partial(_panel_response, request, targets, text, body)
-    return await answer_in_time(request, queries, time_left_s(request), response)
+    key = None
+    if not any(target.has_ages or target.is_narrowed for target in targets) and cuts_members(text, body):
+        key = request_key(request.scope, lambda: panel_key(text, given.bridge.clock()))
+    asked = Asked(queries, time_left_s(request), key)
+    return await answer_in_time(request, asked, partial(_panel_response, request, targets, key))
 
 
-async def _panel_response(
-    request: Request, targets: Sequence[Target], text: bytes, body: Mapping[str, Any], work: Work
-) -> Response:
+async def _panel_response(request: Request, targets: Sequence[Target], key: RequestKey | None, work: Work) -> Response:
     given = serving(request)
     results = await answer(given.bridge, targets, work.left_s, work.lane)
     flat = [result for found in results for result in found]
@@ -91,10 +93,8 @@ async def _panel_response(
     joined = sum(len(result.frame.series) for target, found in answered if target.format in JOINED_FORMATS for result in found)
     expected_ms = joined * _JOINED_SERIES_MS + writing_ms(flat)
     response = await json_array(render_panel(given.bridge, answered), result_headers(flat), expected_ms)
-    if given.responses is not None and not any(target.has_ages or target.is_narrowed for target in targets):
-        key = request_key(request.scope, lambda: panel_key(text, given.bridge.clock()))
-        if key is not None and cuts_members(text, body):
-            given.responses.keep(key.shape, flat, JSON, bytes(response.body))
+    if key is not None and given.responses is not None:
+        given.responses.keep(key.shape, flat, JSON, bytes(response.body))
     return response
 
 
@@ -113,14 +113,14 @@ async def legacy_annotations(request: Request) -> Response:
     event = given.bridge.catalogue.event(str(name), "annotation.query")
     shared = _Shared.of(given.bridge, body)
     where, remarks = shared.parse_where(event.name, event.entry.labels, {})
-    result = await unless_left(request, given.bridge.events(event.name, shared.from_ms, shared.to_ms, where, time_left_s(request)))
+    result = await unless_left(
+        request, given.bridge.events(event.name, shared.from_ms, shared.to_ms, where, time_left_s(request))
+    )
     reject_when_all_failed([result])
     return json_response(annotation_objects(result, annotation, remarks), headers=result_headers([result]))
 
 
-async def answer(
-    bridge: Bridge, targets: Sequence[Target], budget_s: float, lane: Lane = "interactive"
-) -> list[list[Result]]:
+async def answer(bridge: Bridge, targets: Sequence[Target], budget_s: float, lane: Lane = "interactive") -> list[list[Result]]:
     """The results of each target, all fetched at the same time. Raises LimitExceeded for too many metrics in total."""
     queries = [replace(query, lane=lane) for target in targets for query in target.queries]
     events = [target.event for target in targets if target.event is not None]
