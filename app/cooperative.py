@@ -72,6 +72,7 @@ async def run_in_slices(steps: Iterable[_T], expected_ms: float = 0.0) -> list[_
     2 ms, so every step has to be short."""
     if expected_ms > _LONG_MS:
         return await _run_steps_apart(steps)
+    await wait_turn()
     results, begun_s = [], time.perf_counter()
     for step in steps:
         results.append(step)
