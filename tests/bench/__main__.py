@@ -17,6 +17,7 @@ from typing import ParamSpec
 
 from tests.bench.columns import columns
 from tests.bench.fan_out import measured
+from tests.bench.heavy import heavy
 from tests.bench.hits import hits
 from tests.bench.lag import lag
 from tests.bench.living import living
@@ -30,7 +31,7 @@ from tests.servers.world import Stores, running_stores
 P = ParamSpec("P")
 
 #: Each on what it makes itself.
-_ALONE: Mapping[str, Callable[[int], list[Line]]] = {"columns": columns, "thinning": thinning, "lag": lag}
+_ALONE: Mapping[str, Callable[[int], list[Line]]] = {"columns": columns, "thinning": thinning, "lag": lag, "heavy": heavy}
 #: On the simulated world.
 _IN_WORLD: Mapping[str, Callable[[Stores, Path, int], list[Line]]] = {
     "hits": hits,

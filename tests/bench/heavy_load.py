@@ -35,7 +35,7 @@ HOUR_MS = 3_600_000
 HOURS = 24
 #: each window begins so much earlier than the one before
 _SHIFT_MS = 40_000
-_LIGHTS_A_SECOND = 10
+_LIGHTS_A_SECOND = 20
 _PROBES_A_SECOND = 20
 _LONGEST_S = 12.0
 #: Readers that never read share so many windows, and ask so long before the others.
@@ -117,14 +117,10 @@ def heavy_bridge(folder: Path, module: str = "tests.bench.probed", hours: int = 
         database.execute(_FILL, {"until_ms": until_ms, "samples": hours * 360})
     (catalogue / "heavy.yaml").write_text(json.dumps(_CATALOGUE), encoding="utf-8")
     port, file, log = free_port(), folder / "heavy.json", folder / "bridge.log"
-    values = {
-        "catalog": str(catalogue),
-        "agent": {"port": None},
-        "log_level": "warning",
-        "http": {"port": port, "lame_duck_s": 0},
-    }
+    values: dict[str, Any] = {"catalog": str(catalogue), "agent": {"port": None}, "log_level": "warning", **more}
+    values["http"] = {"lame_duck_s": 0, **values.get("http", {}), "port": port}
     values["sources"] = {"duckdb": {"connect": {"kind": "duckdb", "snapshots": str(snapshots)}}}
-    file.write_text(json.dumps(values | more), encoding="utf-8")
+    file.write_text(json.dumps(values), encoding="utf-8")
     with pinned([sys.executable, "-m", module, "serve", "--config", str(file)], port, log=log) as process:
         yield HeavyBridge(port, process.pid, log, until_ms)
 
