@@ -1,4 +1,8 @@
-"""Sixty heavy requests at once beside readers that never read: what everybody else notices of it (see `heavy_load`)."""
+"""Sixty heavy requests at once beside readers that never read: what everybody else notices of it (see `heavy_load`).
+
+Waiting is judged by how long the bridge itself, all its threads together, had the processor meanwhile: another program on its
+core makes everybody wait as well, and what that makes stands beside.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.bench.asking import on_core
-from tests.bench.heavy_load import Seen, heavy_bridge, idle, lateness, loaded
+from tests.bench.heavy_load import Seen, heavy_bridge, idle, lateness, loaded, own_and_all_ms
 from tests.bench.report import Line
 
 HEAVIES = 60
@@ -40,20 +44,25 @@ def heavy(rounds: int) -> list[Line]:
 
 def _beside_lines(alone: Sequence[Seen], beside: Sequence[Seen]) -> list[Line]:
     what = f"while {HEAVIES} heavy requests come at once and {MUTES} readers never read"
-    probes, panels, before = (
-        Seen.ms([reply for seen in some for reply in getattr(seen, kind)], 0.99)
-        for some, kind in ((beside, "probes"), (beside, "light"), (alone, "light"))
-    )
-    times = panels / before
+    own_ms, all_ms = own_and_all_ms([one for seen in beside for one in seen.probes])
+    panels_ms, panels_all_ms = own_and_all_ms([one for seen in beside for one in seen.light])
+    alone_ms, alone_all_ms = own_and_all_ms([one for seen in alone for one in seen.light])
     return [
-        Line(f"/livez {what}, p99", f"{probes:.1f} ms", "-", f"{probes:.1f} ms", f"<= {_PROBE_MS:g} ms", probes <= _PROBE_MS),
+        Line(
+            f"/livez {what}, p99",
+            f"{own_ms:.1f} ms by own work",
+            f"{all_ms:.1f} ms in all",
+            f"{own_ms:.1f} ms",
+            f"<= {_PROBE_MS:g} ms",
+            own_ms <= _PROBE_MS,
+        ),
         Line(
             f"light panels {what}, p99",
-            f"{panels:.1f} ms",
-            f"{before:.1f} ms alone",
-            f"x{times:.2f}",
+            f"{panels_ms:.1f} ms by own work, {panels_all_ms:.1f} ms in all",
+            f"{alone_ms:.1f} ms, {alone_all_ms:.1f} ms alone",
+            f"x{panels_ms / alone_ms:.2f}",
             f"<= x{_TIMES:g}",
-            times <= _TIMES,
+            panels_ms / alone_ms <= _TIMES,
         ),
     ]
 

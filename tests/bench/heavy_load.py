@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ import duckdb
 
 from demo.stores import free_port
 from tests.bench.hits import get, pinned
-from tests.chaos.load import Pool, Reply, quantile
+from tests.chaos.load import Pool, quantile
 from tests.chaos.load import get as get_request
 from tests.chaos.load import post as post_request
 from tests.servers.snapshots import snapshot_name
@@ -95,6 +95,14 @@ class HeavyBridge:
         to_ms = self.until_ms - number * _SHIFT_MS
         return _panel(to_ms - HOUR_MS, to_ms, [{"refId": "A", "target": "equity", "payload": {"account": "100003"}}])
 
+    def worked_s(self) -> float:
+        """Processor time that all its threads have had."""
+        worked_ns = 0
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            with suppress(OSError):  # a thread may have ended
+                worked_ns += int((task / "schedstat").read_text(encoding="ascii").split()[0])
+        return worked_ns / 1e9
+
     def memory_bytes(self) -> int:
         """What the process holds."""
         return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.pid}/status").read_text(encoding="ascii"))[0]) * 1024
@@ -125,13 +133,22 @@ def heavy_bridge(folder: Path, module: str = "tests.bench.probed", hours: int = 
         yield HeavyBridge(port, process.pid, log, until_ms)
 
 
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A light panel's or a probe's answer: seconds since it was due, and how many of them the bridge itself was working."""
+
+    status: int
+    seconds: float
+    own_s: float
+
+
 @dataclass(slots=True)
 class Seen:
-    """What came back: (status, seconds) of the heavy requests, seconds of light panels and probes, and the most memory."""
+    """What came back: (status, seconds) of the heavy requests, the light panels and probes, and the most memory."""
 
     heavy: list[tuple[int, float]] = field(default_factory=list)
-    light: list[Reply] = field(default_factory=list)
-    probes: list[Reply] = field(default_factory=list)
+    light: list[Timed] = field(default_factory=list)
+    probes: list[Timed] = field(default_factory=list)
     before_bytes: int = 0
     most_bytes: int = 0
 
@@ -144,10 +161,10 @@ class Seen:
         """The longest that a heavy request took."""
         return max((seconds for _, seconds in self.heavy), default=0.0)
 
-    @staticmethod
-    def ms(replies: Sequence[Reply], share: float) -> float:
-        """The latency that this share of the replies stays within."""
-        return quantile([reply.seconds for reply in replies], share) * 1000
+
+def own_and_all_ms(replies: Sequence[Timed], share: float = 0.99) -> tuple[float, float]:
+    """The latency that this share of the replies stays within, as far as the bridge was working, and in all."""
+    return quantile([one.own_s for one in replies], share) * 1000, quantile([one.seconds for one in replies], share) * 1000
 
 
 async def idle(bridge: HeavyBridge, seconds: float, first: int = 0) -> Seen:
@@ -209,7 +226,7 @@ async def _beside(bridge: HeavyBridge, seen: Seen, ended: asyncio.Event, first: 
         group.create_task(_watch_memory(bridge, seen, ended))
 
 
-async def _repeat(bridge: HeavyBridge, rate: int, make: Any, replies: list[Reply], ended: asyncio.Event) -> None:
+async def _repeat(bridge: HeavyBridge, rate: int, make: Any, replies: list[Timed], ended: asyncio.Event) -> None:
     """So many requests a second, whatever comes back; a latency counts from the instant at which its request was due."""
     pool, begun_s, number = Pool(bridge.port, 2000), time.perf_counter(), 0
     await pool.fill(20)
@@ -217,18 +234,20 @@ async def _repeat(bridge: HeavyBridge, rate: int, make: Any, replies: list[Reply
         while not ended.is_set():
             due_s = begun_s + number / rate
             await asyncio.sleep(max(due_s - time.perf_counter(), 0))
-            group.create_task(_note(pool, make(number), due_s, replies))
+            group.create_task(_note(bridge, pool, make(number), due_s, replies))
             number += 1
     pool.close()
 
 
-async def _note(pool: Pool, request: bytes, due_s: float, replies: list[Reply]) -> None:
+async def _note(bridge: HeavyBridge, pool: Pool, request: bytes, due_s: float, replies: list[Timed]) -> None:
+    worked_s = bridge.worked_s()
     try:
         async with asyncio.timeout(_LONGEST_S):
-            reply = await pool.ask(request)
-        replies.append(Reply(reply.status, time.perf_counter() - due_s, reply.retry_after, reply.size))
+            status = (await pool.ask(request)).status
     except (TimeoutError, OSError):
-        replies.append(Reply(0, time.perf_counter() - due_s))
+        status = 0
+    seconds = time.perf_counter() - due_s
+    replies.append(Timed(status, seconds, min(seconds, bridge.worked_s() - worked_s)))
 
 
 async def _watch_memory(bridge: HeavyBridge, seen: Seen, ended: asyncio.Event) -> None:

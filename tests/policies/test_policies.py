@@ -161,7 +161,7 @@ async def test_background_work_gets_half_of_the_slots_and_nobody_waits_behind_it
             held.remove(lane)
 
     ends = [asyncio.Event() for _ in range(6)]
-    lanes: tuple[Lane, ...] = (*["background"] * 4, "interactive", "interactive")
+    lanes: tuple[Lane, ...] = ("background", "background", "background", "background", "interactive", "interactive")
     tasks = [asyncio.create_task(one(lane, ended)) for lane, ended in zip(lanes, ends, strict=True)]
     await asyncio.sleep(0)
     assert (Counter(held), places.waiting) == ({"background": 2, "interactive": 2}, 2)

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from concurrent.futures import Executor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,12 +71,19 @@ def lower_thread_priority() -> None:
 
 
 class CursorCall:
-    """One statement on one cursor in one thread. It can be stopped."""
+    """One statement on one cursor in one thread. It can be stopped.
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, text: str, params: dict[str, Any]) -> None:
+    Python's lock is held while the columns are fetched. A thread of low priority must not hold it, since everybody would wait for
+    that thread: then `fetching` has the threads that fetch.
+    """
+
+    def __init__(
+        self, cursor: duckdb.DuckDBPyConnection, text: str, params: dict[str, Any], fetching: Executor | None = None
+    ) -> None:
         self._cursor = cursor
         self._text = text
         self._params = params
+        self._fetching = fetching
         self._unwanted = False
 
     def run(self) -> dict[str, Any]:
@@ -83,7 +91,8 @@ class CursorCall:
         try:
             if self._unwanted:
                 raise duckdb.InterruptException("stopped before it began")
-            found: dict[str, Any] = self._cursor.execute(self._text, self._params).fetchnumpy()
+            answer = self._cursor.execute(self._text, self._params)
+            found: dict[str, Any] = self._fetching.submit(answer.fetchnumpy).result() if self._fetching else answer.fetchnumpy()
             return found
         finally:
             self._cursor.close()

@@ -186,8 +186,8 @@ class DuckDBSource:
         if self._is_closed:
             return
         self._is_closed = True
-        await asyncio.to_thread(self._workers.shutdown)
         await asyncio.to_thread(self._background.shutdown)
+        await asyncio.to_thread(self._workers.shutdown)
         await asyncio.get_running_loop().run_in_executor(self._opener, self._snapshots.close)
         self._opener.shutdown()
 
@@ -198,8 +198,7 @@ class DuckDBSource:
         """Query the newest snapshot. Raises SourceError. A cancelled fetch interrupts its query (0.25 s at most)."""
         with translate(self.name, _ERRORS):
             text = _select_all(statement, self._config.max_rows)
-            workers = self._background if statement.lane == "background" else self._workers
-            columns, lease = await self._query(text, dict(statement.params), workers)
+            columns, lease = await self._query(text, dict(statement.params), statement.lane == "background")
         return await run_apart(partial(self._frame_of, columns, statement, lease), _building_ms(columns))
 
     async def explain(self, statement: Statement) -> None:
@@ -227,9 +226,7 @@ class DuckDBSource:
         config = self._config
         return open_hardened(file, config.memory_limit, config.threads, config.max_execution_time_s)
 
-    async def _query(
-        self, text: str, params: dict[str, Any], workers: ThreadPoolExecutor | None = None
-    ) -> tuple[dict[str, Any], _Lease]:
+    async def _query(self, text: str, params: dict[str, Any], in_background: bool = False) -> tuple[dict[str, Any], _Lease]:
         loop = asyncio.get_running_loop()
         leasing = loop.run_in_executor(self._opener, self._lease_cursor)
         try:
@@ -237,8 +234,8 @@ class DuckDBSource:
         except asyncio.CancelledError:
             leasing.add_done_callback(self._release_late)
             raise
-        call = CursorCall(lease.cursor, text, params)
-        running = (workers or self._workers).submit(call.run)
+        call = CursorCall(lease.cursor, text, params, self._workers if in_background else None)
+        running = (self._background if in_background else self._workers).submit(call.run)
         # The lease ends with the thread, which may be after its caller has left.
         running.add_done_callback(lambda _: self._opener.submit(lease.snapshot.release))
         waiting = asyncio.wrap_future(running)
