@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -19,6 +20,7 @@ from app.catalog import Catalogue, load_folder
 from app.clock import wall_ms
 from app.config import Settings
 from app.contracts import ROUTERS
+from app.contracts.budget import find_refusal
 from app.contracts.request import Serving
 from app.model import Clock
 from app.operations import cache_file as warm
@@ -78,8 +80,17 @@ def compose_service(settings: Settings, operations: Operations) -> Service:
     responses = ResponseCache(request.ready_bytes, telemetry, bridge.clock, settings.http.gzip)
     unsent = UnsentBodies(settings.http.unsent_bytes, settings.http.reader_s, telemetry)
     limits = CostLimits(request.light_bytes, request.heavy_bytes, settings.http.unsent_bytes)
-    work = CostAdmission(limits, telemetry, unsent.total_bytes)
-    fast_path = FastPath(responses, keys, telemetry.requests, settings.http.max_body_bytes)
+    serving = Serving(
+        bridge,
+        request.budget_s,
+        settings.http.max_body_bytes,
+        request.max_rows,
+        responses,
+        CostAdmission(limits, telemetry, unsent.total_bytes),
+        CostBook(bridge.catalogue),
+    )
+    refuse = partial(find_refusal, serving)
+    fast_path = FastPath(responses, keys, telemetry.requests, settings.http.max_body_bytes, refuse)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -89,15 +100,7 @@ def compose_service(settings: Settings, operations: Operations) -> Service:
             operations.draining = True
 
     app = FastAPI(title="bridge", version=__version__, lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None)
-    app.state.serving = Serving(
-        bridge,
-        request.budget_s,
-        settings.http.max_body_bytes,
-        request.max_rows,
-        responses,
-        work,
-        CostBook(operations.bridge.catalogue),
-    )
+    app.state.serving = serving
     for router in (*ROUTERS, operations_router(operations)):
         app.include_router(router)
     add_error_handlers(app)

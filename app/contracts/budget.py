@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.contracts.request import Serving, serving, unless_left
-from app.errors import OutOfTime
+from app.errors import OutOfTime, TooBusy
 from app.model import Lane, Query, Result
 from app.query.admission import Caller
 from app.query.bridge import Bridge
 from app.query.costs import Cost
-from app.responses.cache import RequestKey, ResponseCache
+from app.responses.cache import RequestKey, ResponseCache, entry_key
 
 #: where the server leaves the name of the caller's API key in the ASGI scope
 KEY_NAME = "bridge.key_name"
@@ -105,7 +105,10 @@ async def _let_in(request: Request, asked: Asked, answer: Callable[[Work], Await
             if (kept := _kept_response(given.responses, asked.key)) is not None:
                 return kept
         await stack.enter_async_context(given.admission.let_in(caller_of(request, lane), cost, deadline_s - _WRITING_S))
-        return await _answer_and_learn(given, Work(lane, deadline_s - _WRITING_S), answer)
+        response = await _answer_and_learn(given, Work(lane, deadline_s - _WRITING_S), answer)
+        if asked.key is not None and given.costs is not None:
+            given.costs.note_request(entry_key(asked.key), asked.queries)
+        return response
 
 
 def _kept_response(responses: ResponseCache, key: RequestKey) -> Response | None:
@@ -122,6 +125,19 @@ async def _answer_and_learn(given: Serving, work: Work, answer: Callable[[Work],
     if given.costs is not None and work.results:
         given.costs.learn(work.results, len(response.body), loop.time() - begun_s)
     return response
+
+
+def find_refusal(given: Serving, key: RequestKey, caller: Caller) -> TooBusy | None:
+    """The refusal of a heavy request that would not be done in time, found by its key before it is parsed; None for any other.
+
+    When many come at once, each that is refused here costs the others a tenth of what it would cost them further on.
+    """
+    if given.costs is None or given.admission is None or (given.responses is not None and given.responses.is_being_made(key)):
+        return None
+    cost = given.costs.find_request(entry_key(key))
+    if cost is None or not given.admission.is_heavy(cost):
+        return None
+    return given.admission.find_refusal(caller, cost, given.budget_s - _WRITING_S)
 
 
 def caller_of(request: Request, lane: Lane) -> Caller:

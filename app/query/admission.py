@@ -26,6 +26,8 @@ _UNKNOWN_SHARE = 0.5
 #: seconds of work after which an older measurement of the throughput counts half
 _HALF_LIFE_S = 10.0
 _LONGEST_RETRY_S = 60
+#: from the first look at a request until it has been parsed
+_MOMENT_S = 0.05
 #: callers whose last turn is remembered
 _MOST_CALLERS = 1000
 _MEGABYTE = 1 << 20
@@ -68,6 +70,8 @@ class CostAdmission:
         self._order = itertools.count()
         self._turns: OrderedDict[Hashable, int] = OrderedDict()
         self._throughput = _Throughput()
+        #: what those cost that have been looked at just now and have not come yet
+        self._coming_bytes = 0
         #: what the heavy requests under way cost together
         self.heavy_bytes = 0
         telemetry.before_scrape.append(self._show)
@@ -85,8 +89,31 @@ class CostAdmission:
         finally:
             self._leave(cost.bytes)
 
+    def find_refusal(self, caller: Caller, cost: Cost, left_s: float) -> TooBusy | None:
+        """The refusal of a request that has so much time left, counted; None where it may be let in.
+
+        It is asked before a request is parsed. Of many that come at once none has got further yet when the last of them is looked
+        at, so those that may come count for a moment.
+        """
+        try:
+            self._refuse_unsent(cost)
+            if self._waiting or not self._has_room(cost.bytes, self._coming_bytes):
+                self._longest_wait_s(caller, cost, left_s)
+        except TooBusy as refusal:
+            self._count_refusal(caller)
+            return refusal
+        self._expect_more(cost.bytes)
+        asyncio.get_running_loop().call_later(_MOMENT_S, self._expect_more, -cost.bytes)
+        return None
+
+    def _expect_more(self, more_bytes: int) -> None:
+        self._coming_bytes += more_bytes
+
+    def _count_refusal(self, caller: Caller) -> None:
+        self._telemetry.shed.labels(caller.lane).inc()
+        self._telemetry.heavy.labels("refused").inc()
+
     async def _wait_for_room(self, caller: Caller, cost: Cost, deadline_s: float) -> None:
-        outcome = "refused"
         try:
             self._refuse_unsent(cost)
             if not self._waiting and self._has_room(cost.bytes):
@@ -96,13 +123,12 @@ class CostAdmission:
                 await self._queue_up(caller, cost, deadline_s)
                 outcome = "waited"
         except TooBusy:
-            self._telemetry.shed.labels(caller.lane).inc()
+            self._count_refusal(caller)
             raise
         except asyncio.CancelledError:
-            outcome = "left"
+            self._telemetry.heavy.labels("left").inc()
             raise
-        finally:
-            self._telemetry.heavy.labels(outcome).inc()
+        self._telemetry.heavy.labels(outcome).inc()
 
     def _refuse_unsent(self, cost: Cost) -> None:
         unsent = self._unsent()
@@ -113,13 +139,18 @@ class CostAdmission:
                 retry_after_s=2,
             )
 
-    async def _queue_up(self, caller: Caller, cost: Cost, deadline_s: float) -> None:
-        left_s = deadline_s - asyncio.get_running_loop().time()
+    def _longest_wait_s(self, caller: Caller, cost: Cost, left_s: float) -> float:
+        """How long it may wait and still be answered in time. Raises TooBusy where it will have to wait longer."""
         longest_s = left_s - cost.seconds if cost.seconds is not None else left_s * _UNKNOWN_SHARE
         expected_s = self._expected_wait_s(caller, cost)
         if expected_s > longest_s:
             raise self._too_busy(cost, expected_s)
-        waiter = _Waiter(caller, cost.bytes, next(self._order), asyncio.get_running_loop().create_future())
+        return longest_s
+
+    async def _queue_up(self, caller: Caller, cost: Cost, deadline_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        longest_s = self._longest_wait_s(caller, cost, deadline_s - loop.time())
+        waiter = _Waiter(caller, cost.bytes, next(self._order), loop.create_future())
         self._waiting.append(waiter)
         try:
             async with asyncio.timeout(longest_s):
@@ -160,10 +191,11 @@ class CostAdmission:
             by_key[waiter.caller.key] += waiter.bytes
         own = by_key.pop(caller.key, 0)
         ahead = own + sum(min(others, own + cost.bytes) for others in by_key.values())
-        return (self.heavy_bytes / 2 + ahead) * self._throughput.seconds_per_byte
+        return (self.heavy_bytes / 2 + self._coming_bytes + ahead) * self._throughput.seconds_per_byte
 
-    def _has_room(self, more_bytes: int) -> bool:
-        return not self.heavy_bytes or self.heavy_bytes + more_bytes <= self._limits.heavy_bytes
+    def _has_room(self, more_bytes: int, coming_bytes: int = 0) -> bool:
+        taken_bytes = self.heavy_bytes + coming_bytes
+        return not taken_bytes or taken_bytes + more_bytes <= self._limits.heavy_bytes
 
     def _enter(self, caller: Caller, more_bytes: int) -> None:
         loop_s = asyncio.get_running_loop().time()

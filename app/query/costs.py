@@ -46,6 +46,7 @@ class CostBook:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._known: OrderedDict[Hashable, Cost] = OrderedDict()
+        self._requests: OrderedDict[Hashable, Cost] = OrderedDict()
         #: the series of a metric by labels, the most that were seen without a filter
         self._series: OrderedDict[tuple[str, tuple[str, ...]], int] = OrderedDict()
 
@@ -54,6 +55,14 @@ class CostBook:
         costs = [self._known.get(_kind_of(query)) or Cost(self._estimate(query)) for query in queries]
         seconds = [cost.seconds for cost in costs if cost.seconds is not None]
         return Cost(sum(cost.bytes for cost in costs), max(seconds) if costs and len(seconds) == len(costs) else None)
+
+    def note_request(self, kind: Hashable, queries: Sequence[Query]) -> None:
+        """What a request of that kind asks for: `find_request` then tells its cost before it is parsed."""
+        _remember(self._requests, kind, self.expect(queries))
+
+    def find_request(self, kind: Hashable) -> Cost | None:
+        """What a request of that kind will cost; None where that is not known."""
+        return self._requests.get(kind)
 
     def learn(self, results: Sequence[Result], written_bytes: int, seconds: float) -> None:
         """Note what the questions of one request have cost: the bytes of its body, and how long it took once it was let in."""

@@ -10,6 +10,7 @@ What was found out about a request that goes on to the parser (`Inspection`) goe
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any, ClassVar, cast
 
 from starlette.responses import Response
@@ -27,6 +28,9 @@ from app.server.unsent import UnsentBodies
 
 #: The parser copies what it has of a header with each piece that comes: a large one keeps the event loop busy for everybody.
 _MAX_HEAD_BYTES = 1 << 16
+#: How far the kernel may be ahead of a reader. By itself it takes megabytes: for each reader that does not read, and in one step
+#: during which everybody else waits.
+_SENT_AHEAD_BYTES = 1 << 18
 
 
 class BridgeProtocol(HttpToolsProtocol):
@@ -55,6 +59,8 @@ class BridgeProtocol(HttpToolsProtocol):
         """Wait for the first request no longer than for the next one."""
         super().connection_made(transport)
         self.transport = CoalescedWrite(transport, self.loop)
+        if (own_socket := transport.get_extra_info("socket")) is not None:
+            own_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SENT_AHEAD_BYTES)
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
         self._arrival_timer = self.loop.call_later(self.arrival_s, self._check_arrival)
 

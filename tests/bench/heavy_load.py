@@ -38,9 +38,8 @@ _SHIFT_MS = 40_000
 _LIGHTS_A_SECOND = 20
 _PROBES_A_SECOND = 20
 _LONGEST_S = 12.0
-#: Readers that never read share so many windows, and ask so long before the others.
+#: Readers that never read share so many windows.
 _MUTE_WINDOWS = 5
-_MUTES_S = 2.0
 
 _SQL = """
 SELECT time, {{by}}, sum(value) AS value
@@ -180,8 +179,9 @@ async def loaded(bridge: HeavyBridge, heavies: int, mutes: int, first: int = 0) 
     seen, ended = Seen(before_bytes=bridge.memory_bytes()), asyncio.Event()
     beside = asyncio.create_task(_beside(bridge, seen, ended, first))
     deaf = [_ask_and_not_read(bridge, heavies + number % _MUTE_WINDOWS) for number in range(mutes)]
-    await asyncio.sleep(_MUTES_S if mutes else 0)
     try:
+        if mutes:
+            await _until_idle(bridge)
         seen.heavy = list(await asyncio.gather(*(_ask(bridge, bridge.heavy(number)) for number in range(heavies))))
         await asyncio.sleep(0.5)
     finally:
@@ -190,6 +190,15 @@ async def loaded(bridge: HeavyBridge, heavies: int, mutes: int, first: int = 0) 
         for one in deaf:
             one.close()
     return seen
+
+
+async def _until_idle(bridge: HeavyBridge) -> None:
+    """Wait until no heavy request is under way: the readers that never read have their answers, or were refused."""
+    for _ in range(100):
+        await asyncio.sleep(0.1)
+        said = (await asyncio.to_thread(get, bridge.port, "/metrics")).decode()
+        if "bridge_heavy_bytes 0.0" in said and "bridge_heavy_waiting 0.0" in said:
+            return
 
 
 def _ask_and_not_read(bridge: HeavyBridge, number: int) -> socket.socket:
@@ -228,8 +237,9 @@ async def _beside(bridge: HeavyBridge, seen: Seen, ended: asyncio.Event, first: 
 
 async def _repeat(bridge: HeavyBridge, rate: int, make: Any, replies: list[Timed], ended: asyncio.Event) -> None:
     """So many requests a second, whatever comes back; a latency counts from the instant at which its request was due."""
-    pool, begun_s, number = Pool(bridge.port, 2000), time.perf_counter(), 0
+    pool, number = Pool(bridge.port, 2000), 0
     await pool.fill(20)
+    begun_s = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         while not ended.is_set():
             due_s = begun_s + number / rate

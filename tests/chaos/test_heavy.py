@@ -21,7 +21,7 @@ from tests.bench.hits import get
 pytestmark = pytest.mark.timeout(240)
 
 HEAVIES, MUTES = 24, 20
-UNSENT_BYTES = 16 << 20
+UNSENT_BYTES = 48 << 20
 
 
 @dataclass(frozen=True)

@@ -168,3 +168,15 @@ async def test_no_heavy_request_is_let_in_while_too_much_waits_for_readers() -> 
     unsent = 0
     await bench.come("second")
     assert bench.let_in == ["second"]
+
+
+async def test_a_refusal_is_found_before_a_request_comes_and_counts_those_that_are_on_their_way() -> None:
+    bench = Bench()
+    await bench.come("measured")
+    await asyncio.sleep(0.05)
+    await bench.end("measured")
+    looks = [bench.admission.find_refusal(Caller(), Cost(400, 0.0), 0.04) for _ in range(4)]
+    assert [look is None for look in looks] == [True, True, False, False]
+    assert bench.count("refused") == 2
+    await asyncio.sleep(0.2)
+    assert bench.admission.find_refusal(Caller(), Cost(400, 0.0), 0.04) is None, "nobody came, so nobody is expected"
