@@ -9,7 +9,8 @@
     │   ├── NotAllowed          401  a key is missing, wrong or has expired
     │   ├── HeadTooLarge        431
     │   ├── TooSlow             408  the request drips in
-    │   └── TooBusy             429  the bridge has no room just now
+    │   ├── TooBusy             429  the bridge has no room just now
+    │   └── OutOfTime           504  the bridge has not made the answer in time
     ├── SourceError             an upstream
     │   ├── SourceTimeout       504
     │   ├── SourceUnavailable   503  refused, reset, not configured
@@ -57,6 +58,8 @@ class BridgeError(Exception):
     timed_out: ClassVar[bool] = False
     #: the source refuses our credentials, which does not change by itself
     denied: ClassVar[bool] = False
+    #: when to ask again; None where the status says it
+    retry_after_s: int | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -122,10 +125,21 @@ class TooSlow(RequestError):
 
 
 class TooBusy(RequestError):
-    """Too many requests are under way; try again in a moment."""
+    """Too many requests are under way, or too much work; try again in a moment."""
 
     status = 429
     code = "too_busy"
+
+    def __init__(self, message: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class OutOfTime(RequestError):
+    """The answer was not ready within the request's time limit. Every source had answered, or had its own error."""
+
+    status = 504
+    code = "out_of_time"
 
 
 class SourceError(BridgeError):

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -19,6 +20,7 @@ from app.catalog import Catalogue, load_folder
 from app.clock import wall_ms
 from app.config import Settings
 from app.contracts import ROUTERS
+from app.contracts.budget import find_refusal
 from app.contracts.request import Serving
 from app.model import Clock
 from app.operations import cache_file as warm
@@ -30,7 +32,9 @@ from app.operations.routes import Operations, operations_router
 from app.operations.snapshot_counts import snapshot_folders, watch_snapshots
 from app.operations.watch import Watch
 from app.policies import Guard, PolicyDeps, PrioritySemaphore, PublishedUntil, always_current, guard
+from app.query.admission import CostAdmission, CostLimits
 from app.query.bridge import Bridge
+from app.query.costs import CostBook
 from app.query.limits import Limits
 from app.responses.cache import ResponseCache
 from app.server.auth import AuthMiddleware, Keys
@@ -38,6 +42,7 @@ from app.server.edge import Admission, EdgeMiddleware
 from app.server.errors import add_error_handlers
 from app.server.fast_path import FastPath
 from app.server.protocol import protocol_class
+from app.server.unsent import UnsentBodies
 from app.sources import DuckDBSource, RedisSource
 from app.sources.base import Source, with_skew_notice
 from app.sources.off import switched_off
@@ -73,7 +78,19 @@ def compose_service(settings: Settings, operations: Operations) -> Service:
     keys = Keys(settings.auth.keys, bridge.clock)
     admission = Admission(request.under_way, telemetry)
     responses = ResponseCache(request.ready_bytes, telemetry, bridge.clock, settings.http.gzip)
-    fast_path = FastPath(responses, keys, telemetry.requests, settings.http.max_body_bytes)
+    unsent = UnsentBodies(settings.http.unsent_bytes, settings.http.reader_s, telemetry)
+    limits = CostLimits(request.light_bytes, request.heavy_bytes, settings.http.unsent_bytes)
+    serving = Serving(
+        bridge,
+        request.budget_s,
+        settings.http.max_body_bytes,
+        request.most_cells,
+        responses,
+        CostAdmission(limits, telemetry, unsent.total_bytes),
+        CostBook(bridge.catalogue),
+    )
+    refuse = partial(find_refusal, serving)
+    fast_path = FastPath(responses, keys, telemetry.requests, settings.http.max_body_bytes, refuse)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -83,7 +100,7 @@ def compose_service(settings: Settings, operations: Operations) -> Service:
             operations.draining = True
 
     app = FastAPI(title="bridge", version=__version__, lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None)
-    app.state.serving = Serving(bridge, request.budget_s, settings.http.max_body_bytes, request.most_cells, responses)
+    app.state.serving = serving
     for router in (*ROUTERS, operations_router(operations)):
         app.include_router(router)
     add_error_handlers(app)
@@ -92,7 +109,7 @@ def compose_service(settings: Settings, operations: Operations) -> Service:
     if settings.http.cors_origins:
         _allow_origins(app, settings.http.cors_origins)
     app.add_middleware(EdgeMiddleware, metrics=telemetry.requests, admission=admission)
-    return Service(app, protocol_class(admission, fast_path), operations, responses)
+    return Service(app, protocol_class(admission, fast_path, unsent), operations, responses)
 
 
 def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ one: U. Jugel et al., "M4: a visualization-oriented time series data aggregation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -34,6 +34,8 @@ from app.model import Flags, Frame, Indices, Labels, Parts, TimeRange, Times, Va
 
 #: From this average length on, series are thinned one by one; shorter ones all at once.
 _LONG = 500
+#: Stretches of so many different lengths are searched all at once: a search for each length would cost more than it saves.
+_UNEVEN = 20
 #: So many values fit into the processor's cache: their maximum is searched right after their minimum.
 _NEAR = 50_000
 
@@ -184,7 +186,7 @@ def thin(frame: Frame, width_ms: int) -> Frame:
     if not len(frame):
         return frame
     if len(frame) < _LONG * len(frame.series):
-        return frame.select(_flag_extremes(frame, width_ms))
+        return frame.select(_flag_extremes(frame.time, frame.value, frame.offsets, width_ms))
     runs = zip(frame.offsets, frame.runs(), strict=False)
     return frame.at(np.concatenate([first + _run_extremes(times, values, width_ms) for first, (_, times, values) in runs]))
 
@@ -192,6 +194,8 @@ def thin(frame: Frame, width_ms: int) -> Frame:
 def _run_extremes(times: Times, values: Values, width_ms: int) -> Indices:
     """The indices of one series' remaining points. Only NumPy's own searches for minimum and maximum look at each point."""
     edges = _stretch_edges(times, width_ms)
+    if np.count_nonzero(np.diff(edges, 2)) > _UNEVEN:
+        return np.flatnonzero(_flag_extremes(times, values, [0, len(times)], width_ms))
     found = np.concatenate([first + _block_extremes(block) for first, block in _equal_blocks(values, edges)])
     found = np.append(found, len(times) - 1)
     kept = np.ones(len(found), np.bool_)
@@ -242,21 +246,21 @@ def _block_extremes(block: Values) -> Indices:
     return places
 
 
-def _flag_extremes(frame: Frame, width_ms: int) -> Flags:
-    """Flags of the remaining points of many short series."""
-    series = np.repeat(np.arange(len(frame.series)), np.diff(frame.offsets))
-    stretch = frame.time // width_ms
+def _flag_extremes(times: Times, values: Values, offsets: Sequence[int], width_ms: int) -> Flags:
+    """Flags of the remaining points of many series, all at once. `offsets` are their first rows, and the end."""
+    series = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    stretch = times // width_ms
     begins = np.append(True, (series[1:] != series[:-1]) | (stretch[1:] != stretch[:-1]))
     starts = np.flatnonzero(begins)
     group = np.cumsum(begins) - 1
-    null = np.isnan(frame.value)
-    lowest = np.minimum.reduceat(np.where(null, np.inf, frame.value), starts)
-    highest = np.maximum.reduceat(np.where(null, -np.inf, frame.value), starts)
+    null = np.isnan(values)
+    lowest = np.minimum.reduceat(np.where(null, np.inf, values), starts)
+    highest = np.maximum.reduceat(np.where(null, -np.inf, values), starts)
     empty = np.logical_and.reduceat(null, starts)
-    keep = _first_of_group(~null & (frame.value == lowest[group]), group)
-    keep |= _first_of_group(~null & (frame.value == highest[group]), group)
+    keep = _first_of_group(~null & (values == lowest[group]), group)
+    keep |= _first_of_group(~null & (values == highest[group]), group)
     keep |= begins & empty[group]
-    keep[np.array(frame.offsets[1:]) - 1] = True
+    keep[np.array(offsets[1:]) - 1] = True
     return keep
 
 

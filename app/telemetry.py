@@ -78,6 +78,15 @@ class Telemetry:
         )
         self.stopped = Counter("bridge_cancelled_at_source", "Queries cancelled at the source", ("source",), registry=registry)
         self.shed = Counter("bridge_shed", "Requests refused because too many were running", ("lane",), registry=registry)
+        self.heavy = Counter("bridge_heavy_requests", "Heavy requests by how they were let in", ("outcome",), registry=registry)
+        self.heavy_waiting = Gauge("bridge_heavy_waiting", "Heavy requests that wait to be let in", registry=registry)
+        self.heavy_bytes = Gauge("bridge_heavy_bytes", "What the heavy requests under way cost together", registry=registry)
+        self.unsent_bytes = Gauge(
+            "bridge_unsent_bytes", "Answers that are written but not read yet; equal ones count once", registry=registry
+        )
+        self.deaf_readers = Counter(
+            "bridge_deaf_readers", "Connections closed because their reader did not read its answer", registry=registry
+        )
         self.unauthenticated = Counter(
             "bridge_unauthenticated", "Requests refused because they had no valid key", registry=registry
         )

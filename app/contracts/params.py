@@ -12,7 +12,7 @@ from app.catalog import parameters
 from app.contracts import values as grammar
 from app.contracts.filters import Reading, equality_filter, filters
 from app.contracts.ranking import parse_ranking
-from app.contracts.request import body_object, pairs_of, serving
+from app.contracts.request import body_object, pairs_of, serving, time_left_s
 from app.contracts.values import window_ms
 from app.documents.nearest import nearest_names
 from app.errors import BadQuery, LimitExceeded
@@ -46,10 +46,10 @@ def one(params: Params, name: str) -> Any:
 
 
 def budget_s(request: Request, params: Params) -> float:
-    """The time limit of the answer: the limit of the bridge, or less if the caller asks for less. Raises BadQuery."""
+    """What is left of the time for the answer: the limit of the bridge, or less if the caller asks for less. Raises BadQuery."""
     most_s, asked = serving(request).budget_s, one(params, "timeout")
     if grammar.unset(asked):
-        return most_s
+        return time_left_s(request)
     try:
         wanted_s = float(str(asked)[:60].removesuffix("s")) if isinstance(asked, str | int | float) else 0.0
     except ValueError:
@@ -59,7 +59,7 @@ def budget_s(request: Request, params: Params) -> float:
             f"timeout: {grammar.shown_value(asked)} is not allowed; allowed: seconds above 0 "
             f"(the bridge's own limit is {most_s:g})"
         )
-    return min(wanted_s, most_s)
+    return time_left_s(request, min(wanted_s, most_s))
 
 
 @dataclass(frozen=True, slots=True)

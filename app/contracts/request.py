@@ -20,11 +20,15 @@ from starlette.responses import Response
 from app.cooperative import run_in_slices
 from app.errors import BadQuery, BodyTooLarge, BridgeError, LimitExceeded
 from app.model import Result
+from app.query.admission import CostAdmission
 from app.query.bridge import Bridge
+from app.query.costs import CostBook
 from app.responses.cache import ResponseCache
 from app.responses.series import json_text
 
 JSON = "application/json"
+#: where the server leaves the event loop's time of a request's arrival, in the ASGI scope
+ARRIVED_S = "bridge.arrived_s"
 _MOST_FIELDS = 25_000
 _NUL = "\0"
 
@@ -48,11 +52,21 @@ class Serving:
     max_body_bytes: int = 4 << 20
     max_rows: int = 2_000_000
     responses: ResponseCache | None = None
+    admission: CostAdmission | None = None
+    costs: CostBook | None = None
 
 
 def serving(request: Request) -> Serving:
     """The Serving of the application that got this request."""
     return cast("Serving", request.app.state.serving)
+
+
+def time_left_s(request: Request, most_s: float | None = None) -> float:
+    """What is left of the time for the answer, which counts from the request's arrival: the bridge's own limit, or less."""
+    now_s = asyncio.get_running_loop().time()
+    limit_s = serving(request).budget_s if most_s is None else most_s
+    arrived_s: float = request.scope.get(ARRIVED_S, now_s)
+    return max(limit_s - (now_s - arrived_s), 0.0)
 
 
 async def body_bytes(request: Request) -> bytes:
@@ -205,10 +219,10 @@ def json_response(content: Any, status: int = 200, headers: dict[str, str] | Non
     return _response_of(json_text(content), status, headers)
 
 
-async def json_array(elements: Iterable[bytes], headers: dict[str, str]) -> Response:
+async def json_array(elements: Iterable[bytes], headers: dict[str, str], expected_ms: float = 0.0) -> Response:
     """A JSON response of many elements. Each is made in a step of its own, so that other requests get their turn in between."""
     pieces = [b"["]
-    for element in await run_in_slices(elements):
+    for element in await run_in_slices(elements, expected_ms):
         pieces += (element, b",")
     pieces[-1] = b"]" if len(pieces) > 1 else b"[]"
     return _response_of(b"".join(pieces), 200, headers)
@@ -221,4 +235,5 @@ def _response_of(text: bytes, status: int, headers: dict[str, str] | None) -> Re
 def error_response(failure: BridgeError, headers: dict[str, str] | None = None) -> Response:
     """The one shape of every error body. Grafana shows `message`, its connection test shows `error`."""
     content = {"message": failure.message, "error": {"code": failure.code, "message": failure.message}}
-    return json_response(content, failure.status, {**_STATUS_HEADERS.get(failure.status, {}), **(headers or {})})
+    own = {"Retry-After": str(failure.retry_after_s)} if failure.retry_after_s is not None else {}
+    return json_response(content, failure.status, {**_STATUS_HEADERS.get(failure.status, {}), **own, **(headers or {})})

@@ -40,8 +40,8 @@ _CUT_NAME = re.compile(rb'"(requestId|startTime|range)"\s*:')
 class Inspection:
     """What the protocol found out about a request before the HTTP parser."""
 
-    #: whether its API key is admitted
-    admitted: bool
+    #: the name of its API key; None if it is not admitted
+    key_name: str | None
     key: RequestKey | None = None
 
 

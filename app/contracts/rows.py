@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,17 +13,18 @@ from starlette.responses import Response
 
 from app.catalog import parameters
 from app.contracts import values as grammar
+from app.contracts.budget import Asked, Work, answer_in_time
 from app.contracts.cursors import read_cursor, request_fingerprint
 from app.contracts.paging import Page, PageRequest, mark_as_cut, page_of, page_request, render_page
 from app.contracts.params import Params, budget_s, one, params_of, queries
 from app.contracts.ranking import queries_of_now
-from app.contracts.request import Serving, reject_when_all_failed, serving, unless_left
+from app.contracts.request import Serving, reject_when_all_failed, serving
 from app.contracts.request_key import request_key, rows_key
-from app.cooperative import run_apart
+from app.cooperative import run_apart, wait_turn
 from app.errors import BadQuery
 from app.model import UNRANKED, Query, Ranking, Result
 from app.query.bridge import Bridge
-from app.responses.cache import BodySuffix
+from app.responses.cache import BodySuffix, RequestKey
 from app.responses.encoding import TYPES
 from app.responses.headers import result_headers
 from app.responses.pivot import pivot_table
@@ -35,6 +35,9 @@ from app.responses.table import Table, long_table, wide_table
 router = APIRouter()
 
 _METHODS = ["GET", "HEAD", "POST"]
+#: what arranging takes for each row, and for each series whose age is shown
+_ROW_MS = 0.0002
+_SERIES_OF_NOW_MS = 0.005
 #: the shapes that are of newest values
 _SHAPES_OF_NOW = ("pivot", "summary")
 
@@ -57,6 +60,11 @@ class RowsRequest:
     def has_ages(self) -> bool:
         """Whether ages are among the rows, so that each response differs."""
         return self.marks or self.shape in _SHAPES_OF_NOW
+
+    def arranging_ms(self, results: Sequence[Result]) -> float:
+        """About how long it will take to arrange the rows of these results."""
+        series_ms = _SERIES_OF_NOW_MS if self.has_ages else 0.0
+        return sum(len(result.frame.series) * series_ms + len(result.frame) * _ROW_MS for result in results)
 
     def arrange(self, results: Sequence[Result]) -> tuple[Table, Sequence[Result]]:
         """All rows of the results, and the results with remarks on the arrangement."""
@@ -87,43 +95,41 @@ async def _answer_rows(request: Request, strict: bool) -> Response:
     given = serving(request)
     params = await params_of(request)
     asked = parse(given.bridge, params, request.headers.get("accept", ""), given.max_rows, strict)
-    results: Sequence[Result] = await unless_left(request, given.bridge.run(asked.queries, budget_s(request, params)))
+    # Rows with ages differ in the next response.
+    key = None if request.method != "GET" or strict or asked.has_ages else _key_of(request, given)
+    wanted = Asked(asked.queries, budget_s(request, params), key, strict)
+    return await answer_in_time(request, wanted, partial(_rows_response, request, asked, key))
+
+
+def _key_of(request: Request, given: Serving) -> RequestKey | None:
+    accept = request.headers.get("accept", "").encode("latin-1")
+    return request_key(request.scope, lambda: rows_key(request.scope["query_string"], accept, given.bridge.clock()))
+
+
+async def _rows_response(request: Request, asked: RowsRequest, key: RequestKey | None, work: Work) -> Response:
+    given, strict = serving(request), asked.is_strict
+    results: Sequence[Result] = await work.run(given.bridge, asked.queries)
     failures = [result.error for result in results if result.error is not None]
     if strict and failures:
         raise failures[0]
     if asked.shape != "summary":
         reject_when_all_failed(results)
-    cells = sum(len(result.frame.series) for result in results) if asked.has_ages else 0
-    table, results = await run_apart(partial(asked.arrange, results), cells)
+    arranging_ms = asked.arranging_ms(results)
+    table, results = await run_apart(partial(asked.arrange, results), arranging_ms)
     page = page_of(table, asked.wanted, asked.queries[0], strict)
     if page.cut_by_us:
-        table, results = await run_apart(partial(asked.arrange, mark_as_cut(results, page)), cells)
-    await asyncio.sleep(0)
+        table, results = await run_apart(partial(asked.arrange, mark_as_cut(results, page)), arranging_ms)
+    await wait_turn()
     prefix, headers = await render_page(request, table, page, asked.wanted, results)
     suffix = _json_suffix(given.bridge, page) if asked.wanted.format == "json" else _no_suffix
-    await asyncio.sleep(0)  # copying many megabytes takes time, too
+    await wait_turn()  # copying many megabytes takes time, too
     body = prefix + suffix(asked.queries[0].from_ms, asked.queries[0].to_ms, results)
-    await asyncio.sleep(0)
+    await wait_turn()
     content_type = TYPES[asked.wanted.format]
-    # Rows with ages differ in the next response, and a cursor's page depends on more than the key.
-    if request.method == "GET" and not strict and page.is_whole and not asked.has_ages:
-        _keep_response(request, given, results, content_type, prefix, suffix, headers)
-    return Response(body, headers={"Cache-Control": "no-store", **result_headers(results), **headers}, media_type=content_type)
-
-
-def _keep_response(
-    request: Request,
-    given: Serving,
-    results: Sequence[Result],
-    content_type: str,
-    prefix: bytes,
-    suffix: BodySuffix,
-    headers: Mapping[str, str],
-) -> None:
-    accept = request.headers.get("accept", "").encode("latin-1")
-    key = request_key(request.scope, lambda: rows_key(request.scope["query_string"], accept, given.bridge.clock()))
-    if key is not None and given.responses is not None:
+    # A cursor's page depends on more than the key.
+    if key is not None and given.responses is not None and page.is_whole:
         given.responses.keep(key.shape, results, content_type, prefix, suffix, headers)
+    return Response(body, headers={"Cache-Control": "no-store", **result_headers(results), **headers}, media_type=content_type)
 
 
 def parse(bridge: Bridge, params: Params, accept: str, max_rows: int, strict: bool) -> RowsRequest:

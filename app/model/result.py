@@ -28,6 +28,8 @@ class SourceReport:
     error: BridgeError | None = None
     stale: str | None = None
     age_s: float = 0.0
+    #: how many it gave
+    rows: int = 0
 
 
 _NO_RANGE = TimeRange(0, 1000, 1000)

@@ -7,6 +7,7 @@ import heapq
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from app.errors import SourceBusy, SourceError, SourceTimeout
 from app.jitter import JITTER
@@ -97,25 +98,29 @@ class Retried:
 
 
 class PrioritySemaphore:
-    """A semaphore whose waiters are served by lane, and within a lane in order of arrival."""
+    """A semaphore whose waiters are served by lane, and within a lane in order of arrival.
+
+    Background work, heavy requests among it, gets at most half of the slots: the others must not have to wait for it.
+    """
 
     def __init__(self, size: int) -> None:
         self._free = size
-        self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._free_for_background = max(size // 2, 1)
+        self._queue: list[tuple[int, int, Lane, asyncio.Future[None]]] = []
         self._order = itertools.count()
         #: how many callers wait
         self.waiting = 0
 
     @property
     def is_full(self) -> bool:
-        """Whether the next caller has to wait."""
+        """Whether the next caller has to wait, unless it is background work."""
         return self._free <= 0
 
     @asynccontextmanager
     async def hold_slot(self, lane: Lane, most_s: float | None = None) -> AsyncIterator[None]:
         """A slot for as long as the block runs, or for `most_s` of it: a hanging store must not hold the slots of the others."""
         await self._take_slot(lane)
-        given = _Once(self._give_slot)
+        given = _Once(partial(self._give_slot, lane))
         timer = asyncio.get_running_loop().call_later(most_s, given) if most_s is not None else None
         try:
             yield
@@ -125,28 +130,39 @@ class PrioritySemaphore:
             given()
 
     async def _take_slot(self, lane: Lane) -> None:
-        if self._free > 0:
-            self._free -= 1
+        if self._has_slot(lane):
+            self._count_slot(lane, -1)
             return
         turn = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._queue, (_RANK[lane], next(self._order), turn))
+        heapq.heappush(self._queue, (_RANK[lane], next(self._order), lane, turn))
         self.waiting += 1
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._give_slot()  # it was granted in the moment of the cancellation
+                self._give_slot(lane)  # it was granted in the moment of the cancellation
             raise
         finally:
             self.waiting -= 1
 
-    def _give_slot(self) -> None:
+    def _has_slot(self, lane: Lane) -> bool:
+        return self._free > 0 and (lane != "background" or self._free_for_background > 0)
+
+    def _count_slot(self, lane: Lane, change: int) -> None:
+        self._free += change
+        self._free_for_background += change if lane == "background" else 0
+
+    def _give_slot(self, lane: Lane) -> None:
+        self._count_slot(lane, 1)
         while self._queue:
-            turn = heapq.heappop(self._queue)[2]
-            if not turn.done():
-                turn.set_result(None)
+            _, _, waiting_lane, turn = self._queue[0]
+            # Background work is the last in the queue, so nobody waits behind it.
+            if not turn.done() and not self._has_slot(waiting_lane):
                 return
-        self._free += 1
+            heapq.heappop(self._queue)
+            if not turn.done():
+                self._count_slot(waiting_lane, -1)
+                turn.set_result(None)
 
 
 class _Once:

@@ -76,7 +76,8 @@ class PartFetcher:
         took_s = time.perf_counter() - begun_s
         usual_s = self.usual_s.get(statement.source, took_s)
         self.usual_s[statement.source] = usual_s + (took_s - usual_s) * EWMA_WEIGHT
-        return SourceAnswer(SourceReport(statement.source, part, took_s, None, frame.provenance.stale, age_s), frame, statement)
+        report = SourceReport(statement.source, part, took_s, None, frame.provenance.stale, age_s, len(frame))
+        return SourceAnswer(report, frame, statement)
 
 
 def _with_reason(kept: SourceAnswer, failed: SourceAnswer) -> SourceAnswer:

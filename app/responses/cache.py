@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+
+from starlette.responses import Response
 
 from app.model import Clock, Frame, Result
 from app.responses.gzip_stream import GzipPrefix, compress_prefix
@@ -58,12 +61,22 @@ class CachedResponse:
     gzip_prefix: GzipPrefix | None = None
     compressing: bool = False
 
-    def render_body(self, key: RequestKey, now_ms: int, gzip_prefix: GzipPrefix | None = None) -> bytes:
-        """The body; gzip if the compressed beginning is given."""
+    def render_body(self, key: RequestKey, now_ms: int, gzip_prefix: GzipPrefix | None = None) -> tuple[bytes, bytes]:
+        """The body, gzip if the compressed beginning is given: the beginning, which all share who get it, and the end."""
         suffix = b"" if self.body_suffix is None else self.body_suffix(key.from_ms, key.to_ms, self._aged_results(now_ms))
         if gzip_prefix is not None:
-            return gzip_prefix.append(suffix)
-        return self.body_prefix + suffix if suffix else self.body_prefix
+            return gzip_prefix.compressed, gzip_prefix.render_end(suffix)
+        return self.body_prefix, suffix
+
+    def answer(self, key: RequestKey, now_ms: int) -> Response:
+        """The response to a request that did not get it before the HTTP parser."""
+        body, end = self.render_body(key, now_ms)
+        response = Response(body + end if end else body)
+        lines = self.render_head(now_ms, len(response.body)).split(b"\r\n")[1:]
+        pairs = (line.partition(b": ") for line in lines if line)
+        response.raw_headers = [(name, value) for name, _, value in pairs]
+        self.sent += 1
+        return response
 
     def render_head(self, now_ms: int, length: int, is_gzip: bool = False) -> bytes:
         """The status line and the headers, without the empty line that ends them."""
@@ -104,18 +117,45 @@ class ResponseCache:
         self.clock = clock
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self.size_bytes = 0
+        #: the heavy responses that are being made; each is done when its request is answered
+        self._being_made: dict[Hashable, asyncio.Future[None]] = {}
         telemetry.before_scrape.append(self._count_all_sent)
+
+    @asynccontextmanager
+    async def make_once(self, key: RequestKey) -> AsyncIterator[None]:
+        """Make a response in the block. If another request is making the same one, wait for that first: `find` may have it."""
+        same = self._same_response(key)
+        under_way = self._being_made.get(same)
+        if under_way is not None:
+            await asyncio.wait((under_way,))
+            yield
+            return
+        done = self._being_made[same] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        finally:
+            del self._being_made[same]
+            done.set_result(None)
+
+    def is_being_made(self, key: RequestKey) -> bool:
+        """Whether another request is making this response."""
+        return self._same_response(key) in self._being_made
+
+    def _same_response(self, key: RequestKey) -> Hashable:
+        """Equal for requests that get the same response. On which grids their windows count as one is known from the last."""
+        known = self._entries.get(entry_key(key))
+        return (entry_key(key), (key.from_ms, key.to_ms) if known is None else _aligned_window(known.grids, key))
 
     def find(self, key: RequestKey, now_ms: int) -> CachedResponse | None:
         """The response, if there is one that is still valid."""
-        entry_key = _entry_key(key)
-        entry = self._entries.get(entry_key)
+        kept_key = entry_key(key)
+        entry = self._entries.get(kept_key)
         if entry is None:
             return None
         response = entry.response
         if not response.as_of_ms <= now_ms < response.valid_until_ms or _aligned_window(entry.grids, key) != response.window:
             return None
-        self._entries.move_to_end(entry_key)
+        self._entries.move_to_end(kept_key)
         return response
 
     def gzip_prefix(self, key: RequestKey, response: CachedResponse) -> GzipPrefix | None:
@@ -133,7 +173,7 @@ class ResponseCache:
         if made.cancelled():
             return
         response.gzip_prefix = made.result()
-        entry = self._entries.get(_entry_key(key))
+        entry = self._entries.get(entry_key(key))
         if entry is not None and entry.response is response:
             entry.size_bytes += len(response.gzip_prefix.compressed)
             self.size_bytes += len(response.gzip_prefix.compressed)
@@ -170,14 +210,14 @@ class ResponseCache:
             body_prefix=body_prefix,
             body_suffix=body_suffix,
         )
-        self._store_entry(_entry_key(key), _Entry(grids, response, size_bytes))
+        self._store_entry(entry_key(key), _Entry(grids, response, size_bytes))
 
-    def _store_entry(self, entry_key: Hashable, entry: _Entry) -> None:
-        older = self._entries.pop(entry_key, None)
+    def _store_entry(self, kept_key: Hashable, entry: _Entry) -> None:
+        older = self._entries.pop(kept_key, None)
         if older is not None:
             self._discard(older)
         self.size_bytes += entry.size_bytes
-        self._entries[entry_key] = entry
+        self._entries[kept_key] = entry
         self._drop_oldest()
 
     def _drop_oldest(self) -> None:
@@ -202,7 +242,8 @@ class ResponseCache:
                 self._telemetry.cache_hits.labels(report.source, "ready").inc(sent)
 
 
-def _entry_key(key: RequestKey) -> Hashable:
+def entry_key(key: RequestKey) -> Hashable:
+    """Equal for all requests whose windows differ in their position only: the refreshes of a panel."""
     return (key.shape, key.to_ms - key.from_ms)
 
 

@@ -27,8 +27,12 @@ class GzipPrefix:
 
     def append(self, suffix: bytes) -> bytes:
         """The whole gzip body, with this end."""
+        return self.compressed + self.render_end(suffix)
+
+    def render_end(self, suffix: bytes) -> bytes:
+        """What follows the compressed beginning where the body has this end."""
         size = (self.length + len(suffix)) & 0xFFFFFFFF
-        return b"".join((self.compressed, *_stored_blocks(suffix), struct.pack("<II", zlib.crc32(suffix, self.crc), size)))
+        return b"".join((*_stored_blocks(suffix), struct.pack("<II", zlib.crc32(suffix, self.crc), size)))
 
 
 def compress_prefix(prefix: bytes) -> GzipPrefix:

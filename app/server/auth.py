@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pydantic import AwareDatetime, Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.contracts.budget import KEY_NAME
 from app.contracts.request import error_response
 from app.contracts.request_key import INSPECTION, Inspection
 from app.documents.schema import Name, Strict
@@ -54,16 +55,19 @@ class Keys:
 
     def __init__(self, keys: Mapping[str, KeySettings], clock: Clock) -> None:
         self._clock = clock
-        self._ends_ms = {bytes.fromhex(key.sha256): _end_ms(key.expires) for key in keys.values()}
+        self._known = {bytes.fromhex(key.sha256): (name, _end_ms(key.expires)) for name, key in keys.items()}
 
-    def admit(self, authorization: bytes | None) -> bool:
-        """Whether a request with this Authorization header (None: without one) may be answered."""
-        if not self._ends_ms:
-            return True
+    def find_name(self, authorization: bytes | None) -> str | None:
+        """The name of the key in an Authorization header (None: without one); None where the request may not be answered.
+
+        Without any keys everybody may ask, and has an empty name.
+        """
+        if not self._known:
+            return ""
         if authorization is None:
-            return False
-        end_ms = self._ends_ms.get(hashlib.sha256(_key_in(authorization)).digest())
-        return end_ms is not None and self._clock() < end_ms
+            return None
+        name, end_ms = self._known.get(hashlib.sha256(_key_in(authorization)).digest(), (None, 0.0))
+        return name if self._clock() < end_ms else None
 
 
 def _end_ms(expires: datetime | None) -> float:
@@ -99,7 +103,9 @@ class AuthMiddleware:
         given = _authorization(scope["headers"])
         inspection: Inspection | None = scope.get(INSPECTION)
         # The protocol has checked the key of a whole request already.
-        if inspection.admitted if inspection is not None else self._keys.admit(given):
+        name = inspection.key_name if inspection is not None else self._keys.find_name(given)
+        if name is not None:
+            scope[KEY_NAME] = name
             await self._app(scope, receive, send)
             return
         self._refused.inc()

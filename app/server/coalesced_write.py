@@ -10,18 +10,20 @@ import asyncio
 from typing import Any
 
 #: Larger bodies do not fit the socket's buffer in one piece, and copying them costs time.
-_LARGE_BYTES = 1 << 16
+LARGE_BYTES = 1 << 16
 
 
 class CoalescedWrite(asyncio.Transport):
     """A transport that holds a response's head until its body is written, or until the loop's next turn."""
 
-    __slots__ = ("_call_soon", "_held_head", "_transport")
+    __slots__ = ("_call_soon", "_held_head", "_transport", "being_written")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._call_soon = loop.call_soon
         self._held_head = b""
+        #: what is given to the socket just now: the protocol is told in that moment if it does not take it
+        self.being_written: bytes | bytearray | memoryview[Any] = b""
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         """Send the data; an HTTP/1.1 head alone is sent with what is written next."""
@@ -32,16 +34,26 @@ class CoalescedWrite(asyncio.Transport):
             self._held_head = bytes(data)
             self._call_soon(self._flush_head)
         else:
-            self._transport.write(data)
+            self._write_piece(data)
 
-    def write_response(self, head: bytes, body: bytes | bytearray | memoryview[Any]) -> None:
+    def write_response(self, head: bytes, body: bytes | bytearray | memoryview[Any], end: bytes = b"") -> None:
         """Send a response, after a held head: that is the whole response to the request before, a HEAD for example."""
         self._flush_head()
-        if len(body) <= _LARGE_BYTES:
-            self._transport.write(b"".join((head, body)))
-        else:
-            self._transport.write(head)
-            self._transport.write(body)
+        if len(body) <= LARGE_BYTES:
+            self._transport.write(b"".join((head, body, end)))
+            return
+        # Not copied: all who get this body share its bytes.
+        for piece in (head, body, end):
+            self._write_piece(piece)
+
+    def _write_piece(self, piece: bytes | bytearray | memoryview[Any]) -> None:
+        self.being_written = piece
+        self._transport.write(piece)
+        self.being_written = b""
+
+    def get_write_buffer_size(self) -> int:
+        """See asyncio.WriteTransport."""
+        return self._transport.get_write_buffer_size()
 
     def close(self) -> None:
         """Send a held head, and close."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.contracts.request import error_response
+from app.contracts.request import ARRIVED_S, error_response
+from app.cooperative import wait_turn
 from app.errors import TooBusy
 from app.model import LANES, Lane
 from app.responses.headers import request_id_headers
@@ -64,39 +64,6 @@ class Admission:
         return True
 
 
-class Turnstile:
-    """Lets one waiter through in each turn of the event loop, alert rules first.
-
-    Steps that only compute (joining, thinning, writing JSON) take a few milliseconds each. When many are ready, asyncio runs them
-    all before it looks at a socket again, and a probe or a refusal waits for their sum. Behind a turnstile it waits for one.
-    """
-
-    def __init__(self) -> None:
-        self._queues: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in LANES}
-        self._turning = False
-
-    async def wait_turn(self, lane: Lane) -> None:
-        """Return when it is this caller's turn."""
-        loop = asyncio.get_running_loop()
-        if not self._turning:
-            self._turning = True
-            loop.call_soon(self._admit_next)
-            return
-        turn = loop.create_future()
-        self._queues[lane].append(turn)
-        await turn
-
-    def _admit_next(self) -> None:
-        for queue in self._queues.values():
-            while queue:
-                turn = queue.popleft()
-                if not turn.done():
-                    turn.set_result(None)
-                    asyncio.get_running_loop().call_soon(self._admit_next)
-                    return
-        self._turning = False
-
-
 def plain_path(path: str) -> str:
     """The path without slashes that mean nothing, at its end or doubled: plugins add them to a base address that ends in one.
 
@@ -123,7 +90,6 @@ class EdgeMiddleware:
         self._app = app
         self._metrics = metrics
         self._admission = admission
-        self._turnstile = Turnstile()
         # Built once: at three times the load that can be served there are two refusals for each answer.
         response = refusal()
         self._refusal: tuple[Message, Message] = (
@@ -143,6 +109,7 @@ class EdgeMiddleware:
         if lane is not None and self._admission.refuses(lane):
             await self._refuse(send, begun_s)
             return
+        scope[ARRIVED_S] = asyncio.get_running_loop().time()
         status = 500
         request_id = request_id_headers(dict(scope["headers"]))
 
@@ -173,5 +140,5 @@ class EdgeMiddleware:
 
     async def _run_admitted(self, lane: Lane, scope: Scope, receive: Receive, send: Send) -> None:
         with self._admission.occupy_slot():
-            await self._turnstile.wait_turn(lane)
+            await wait_turn(lane)
             await self._app(scope, receive, send)

@@ -10,6 +10,7 @@ What was found out about a request that goes on to the parser (`Inspection`) goe
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any, ClassVar, cast
 
 from starlette.responses import Response
@@ -23,9 +24,13 @@ from app.server.coalesced_write import CoalescedWrite
 from app.server.edge import Admission, lane_of, refusal
 from app.server.fast_path import KEPT_ROUTES, FastPath
 from app.server.plain_request import PlainRequest, read_plain_request
+from app.server.unsent import UnsentBodies
 
 #: The parser copies what it has of a header with each piece that comes: a large one keeps the event loop busy for everybody.
 _MAX_HEAD_BYTES = 1 << 16
+#: How far the kernel may be ahead of a reader. By itself it takes megabytes: for each reader that does not read, and in one step
+#: during which everybody else waits.
+_SENT_AHEAD_BYTES = 1 << 18
 
 
 class BridgeProtocol(HttpToolsProtocol):
@@ -33,6 +38,7 @@ class BridgeProtocol(HttpToolsProtocol):
 
     admission: ClassVar[Admission]
     fast_path: ClassVar[FastPath]
+    unsent: ClassVar[UnsentBodies]
     #: A request may take this long to arrive: one that drips in holds a slot that others need.
     arrival_s: ClassVar[float]
     #: heads (without what the server adds) and bodies: no room, too slow, head too large
@@ -53,11 +59,14 @@ class BridgeProtocol(HttpToolsProtocol):
         """Wait for the first request no longer than for the next one."""
         super().connection_made(transport)
         self.transport = CoalescedWrite(transport, self.loop)
+        if (own_socket := transport.get_extra_info("socket")) is not None:
+            own_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SENT_AHEAD_BYTES)
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
         self._arrival_timer = self.loop.call_later(self.arrival_s, self._check_arrival)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
+        self.unsent.release(self.transport)
         self._arrival_timer.cancel()
         super().connection_lost(exc)
 
@@ -74,6 +83,16 @@ class BridgeProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > _MAX_HEAD_BYTES:
                 self._close_with(self.large)
+
+    def pause_writing(self) -> None:
+        """The reader is slower than we are."""
+        super().pause_writing()
+        self.unsent.hold(self.transport, self.transport.being_written)
+
+    def resume_writing(self) -> None:
+        """The reader has caught up."""
+        super().resume_writing()
+        self.unsent.release(self.transport)
 
     def on_message_begin(self) -> None:
         """The parser has begun to read a request."""
@@ -140,25 +159,32 @@ class BridgeProtocol(HttpToolsProtocol):
         if isinstance(found, Inspection):
             self._inspection = found
             return False
-        self._write_response(*found)
+        if self.unsent.has_room_for(found[1]):
+            self._write_response(*found)
+        else:
+            self._write_response(*self.busy)
+            self.admission.count_refusal()
         return True
 
-    def _write_response(self, head: bytes, body: bytes) -> None:
+    def _write_response(self, head: bytes, body: bytes, end: bytes = b"") -> None:
         """A response, with the headers that the server adds to each."""
-        self.transport.write_response(b"%b%b\r\n" % (head, header_lines(self.server_state.default_headers)), body)
+        self.transport.write_response(b"%b%b\r\n" % (head, header_lines(self.server_state.default_headers)), body, end)
         self.server_state.total_requests += 1
         self._responded_s = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
 
-def protocol_class(admission: Admission, fast_path: FastPath, arrival_s: float = 10.0) -> type[HttpToolsProtocol]:
+def protocol_class(
+    admission: Admission, fast_path: FastPath, unsent: UnsentBodies, arrival_s: float = 10.0
+) -> type[HttpToolsProtocol]:
     """The protocol class for `uvicorn.Config(http=...)`."""
     slow = TooSlow(f"the request was not there as a whole within {arrival_s:g}s; send it in one piece")
     large = HeadTooLarge(f"the request's first line and headers are over {_MAX_HEAD_BYTES} bytes")
     attributes = {
         "admission": admission,
         "fast_path": fast_path,
+        "unsent": unsent,
         "arrival_s": arrival_s,
         "busy": _wire_response(b"429 Too Many Requests", refusal()),
         "slow": _wire_response(b"408 Request Timeout", error_response(slow)),

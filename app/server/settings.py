@@ -35,6 +35,17 @@ class HttpSettings(Strict):
         (), description="origins that browsers may call from; only for Grafana data sources with `access: direct`"
     )
     gzip: bool = Field(True, description="gzip cached responses for clients that accept it")
+    unsent_bytes: int = Field(
+        64 << 20,
+        ge=1 << 20,
+        description="answers that wait for slow readers; above it large requests are refused, at twice of it readers are cut off",
+    )
+    reader_s: float = Field(
+        20.0,
+        ge=1,
+        le=3600,
+        description="a connection whose reader takes nothing for so long is closed while an answer waits for it",
+    )
 
 
 class RequestSettings(Strict):
@@ -51,6 +62,16 @@ class RequestSettings(Strict):
         ge=1,
         le=100_000,
         description="requests at the same time, the last tenth for alert rules only; more are refused with 429",
+    )
+    light_bytes: int = Field(
+        1 << 20,
+        ge=0,
+        description="a request that reads and writes at most this much never waits for heavier ones; learnt per question",
+    )
+    heavy_bytes: int = Field(
+        12 << 20,
+        ge=0,
+        description="what heavier requests read and write at the same time; others wait in turn by key and dashboard, or get 429",
     )
     max_targets: int = Field(50, ge=1, le=1000, description="metrics (targets) in one request")
     max_points: int = Field(1000, ge=2, le=10_000, description="points of one series; a longer one is thinned")

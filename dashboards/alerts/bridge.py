@@ -150,7 +150,7 @@ BRIDGE = (
         lasts_s=120,
         severity="warning",
         says="The bridge refuses {value} requests a minute of the lane {lane} (429)",
-        does="More than `request.under_way` at once. Add a replica.",
+        does="More than `request.under_way` at once, or heavy ones (`bridge_heavy_requests_total`). Look for a heavy panel.",
     ),
     Rule(
         alert="BridgeQueriesFail",

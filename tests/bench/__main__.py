@@ -17,6 +17,7 @@ from typing import ParamSpec
 
 from tests.bench.columns import columns
 from tests.bench.fan_out import measured
+from tests.bench.heavy import heavy
 from tests.bench.hits import hits
 from tests.bench.lag import lag
 from tests.bench.living import living
@@ -37,6 +38,7 @@ _ALONE: Mapping[str, Callable[[int], list[Line]]] = {
     "columns": columns,
     "thinning": thinning,
     "lag": lag,
+    "heavy": heavy,
     "redis": redis_size,
     "size": size,
 }

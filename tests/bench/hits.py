@@ -129,12 +129,14 @@ def wrk(folder: Path, port: int, bodies: Sequence[bytes], callers: int = _CALLER
 
 
 @contextmanager
-def pinned(command: Sequence[str], port: int, **more: str) -> Iterator[None]:
-    """A server on core 0."""
-    process = subprocess.Popen(["taskset", "-c", "0", *command], env={**os.environ, **more})
+def pinned(command: Sequence[str], port: int, log: Path | None = None, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A server on core 0. What it says goes to the file `log` where there is one."""
+    with (log or Path(os.devnull)).open("wb") as kept:
+        said = None if log is None else kept
+        process = subprocess.Popen(["taskset", "-c", "0", *command], env={**os.environ, **more}, stdout=said, stderr=said)
     try:
         _until_open(port, process)
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(10)
@@ -159,7 +161,7 @@ def served(name: str, **more: str) -> Iterator[int]:
     """One of `tests.bench.bare` under uvicorn: its port."""
     port = free_port()
     options = ["--port", str(port), "--no-access-log", "--log-level", "error", "--timeout-keep-alive", "120"]
-    with pinned([sys.executable, "-m", "uvicorn", f"tests.bench.bare:{name}", *options], port, **more):
+    with pinned([sys.executable, "-m", "uvicorn", f"tests.bench.bare:{name}", *options], port, None, **more):
         yield port
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections.abc import Iterator
 
-from app.cooperative import Background, run_in_slices
+from app.cooperative import Background, run_apart, run_in_slices
 
 
 async def test_others_get_the_event_loop_between_the_slices_of_long_work() -> None:
@@ -59,3 +61,49 @@ async def test_a_task_that_has_ended_or_failed_does_not_disturb_the_closing() ->
     await asyncio.wait({failed, ended})
     await background.close()
     assert (type(failed.exception()), ended.done()) == (ValueError, True)
+
+
+async def test_of_many_that_work_in_slices_one_has_a_turn_of_the_event_loop() -> None:
+    """A probe that arrives in between waits for one slice, not for one of each."""
+    order: list[str] = []
+
+    def slow(name: str) -> Iterator[str]:
+        for _ in range(3):
+            time.sleep(0.003)
+            order.append(name)
+            yield name
+
+    async def others() -> None:
+        for _ in range(30):
+            order.append("-")
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    await asyncio.gather(*(run_in_slices(slow(name)) for name in "abcdef"))
+    await beside
+    assert max(map(len, "".join(order).split("-"))) == 1, order
+
+
+async def test_long_work_is_done_in_a_thread_and_ends_when_its_caller_has_left() -> None:
+    done: list[str] = []
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def steps() -> Iterator[int]:
+        for number in range(1000):
+            loop.call_soon_threadsafe(begun.set)
+            time.sleep(0.005)
+            done.append(threading.current_thread().name)
+            yield number
+
+    task = asyncio.create_task(run_in_slices(steps(), expected_ms=100))
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait((task,))
+    assert await run_apart(lambda: threading.current_thread().name, 100) == done[0], "behind it, in the same thread"
+    assert done[0] != threading.current_thread().name
+    assert len(done) < 1000
+
+
+async def test_short_work_stays_in_the_event_loops_thread() -> None:
+    assert await run_apart(threading.current_thread, 1) is threading.current_thread()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -148,6 +149,30 @@ async def test_alerts_go_before_people_and_people_before_background_work() -> No
         await asyncio.sleep(0)
     await asyncio.gather(*tasks)
     assert served == ["alert", "interactive", "interactive", "background"]
+
+
+async def test_background_work_gets_half_of_the_slots_and_nobody_waits_behind_it() -> None:
+    places, held = PrioritySemaphore(4), list[Lane]()
+
+    async def one(lane: Lane, ended: asyncio.Event) -> None:
+        async with places.hold_slot(lane):
+            held.append(lane)
+            await ended.wait()
+            held.remove(lane)
+
+    ends = [asyncio.Event() for _ in range(6)]
+    lanes: tuple[Lane, ...] = ("background", "background", "background", "background", "interactive", "interactive")
+    tasks = [asyncio.create_task(one(lane, ended)) for lane, ended in zip(lanes, ends, strict=True)]
+    await asyncio.sleep(0)
+    assert (Counter(held), places.waiting) == ({"background": 2, "interactive": 2}, 2)
+    ends[4].set()
+    ends[5].set()
+    await asyncio.wait(tasks[4:])
+    assert (Counter(held), places.waiting) == ({"background": 2}, 2), "two slots stay free for others"
+    for ended in ends:
+        ended.set()
+    await asyncio.gather(*tasks)
+    assert not places.is_full
 
 
 async def test_a_place_that_comes_in_the_moment_of_leaving_is_passed_on() -> None:

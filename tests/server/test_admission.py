@@ -7,8 +7,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from app.cooperative import Turnstile
 from app.model import Lane
-from app.server.edge import Admission, Turnstile
+from app.server.edge import Admission
 from app.telemetry import Telemetry
 
 

@@ -26,7 +26,7 @@ HEADERS = {"Authorization": f"Bearer {KEY}"}
 PANEL = request_bytes("POST", "/json/query", orjson.dumps(panel(NOW, {"target": "equity"}, requestId="Q1")), HEADERS)
 GET = request_bytes("GET", ROWS, b"", HEADERS)
 STEPS: Mapping[CodeType, str] = {
-    Keys.admit.__code__: "API key checked",
+    Keys.find_name.__code__: "API key checked",
     request_key.panel_key.__code__: "request key made",
     request_key.rows_key.__code__: "request key made",
     ResponseCache.find.__code__: "looked up",

@@ -13,6 +13,7 @@ from app.server.edge import Admission, lane_of
 from app.server.fast_path import FastPath
 from app.server.plain_request import read_plain_request
 from app.server.protocol import protocol_class
+from app.server.unsent import UnsentBodies
 from app.telemetry import Telemetry
 from tests.servers.listening import listening
 
@@ -84,7 +85,7 @@ async def serving(
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
-    class Received(protocol_class(admission, NEVER, arrival_s)):  # type: ignore[misc]  # a class made for these ones
+    class Received(protocol_class(admission, NEVER, UnsentBodies(1 << 20, 20, Telemetry()), arrival_s)):  # type: ignore[misc]  # a class made for these ones
         def data_received(self, data: bytes) -> None:
             super().data_received(received(data))
 

@@ -14,7 +14,7 @@ from app.contracts import values
 from app.contracts.filters import Reading, as_filter_value, filters
 from app.contracts.grafana_json.rendering import FORMATS, LEGENDS
 from app.contracts.grafana_json.routes import asked_range
-from app.contracts.request import Serving, body_object, json_of, json_response, serving, unless_left
+from app.contracts.request import Serving, body_object, json_of, json_response, serving, time_left_s, unless_left
 from app.model import TOP_BY, Matcher
 from app.query.bridge import Bridge
 
@@ -156,7 +156,7 @@ async def _label_values(
     if _as_name(label) not in given.bridge.catalogue.labels:
         return []
     from_ms, to_ms = asked_range({"range": body.get("range") or body.get("timeRange")}, given.bridge.clock())
-    found, _ = await unless_left(request, given.bridge.values(label, where, given.budget_s, from_ms, to_ms))
+    found, _ = await unless_left(request, given.bridge.values(label, where, time_left_s(request), from_ms, to_ms))
     return found
 
 

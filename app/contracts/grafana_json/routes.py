@@ -6,7 +6,7 @@ Discovery (metrics, variables, ad-hoc filters) is in `discovery`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +19,7 @@ from starlette.responses import Response
 from app.catalog import Metric
 from app.catalog.entries import unknown_name_error
 from app.contracts import values as grammar
+from app.contracts.budget import Asked, Work, answer_in_time, writing_ms
 from app.contracts.filters import Reading, Variables, equality_filter, filters
 from app.contracts.grafana_json.rendering import FORMATS, JOINED_FORMATS, LEGENDS, Target, annotation_objects, render_panel
 from app.contracts.ranking import parse_ranking, queries_of_now
@@ -32,15 +33,16 @@ from app.contracts.request import (
     parse_body,
     reject_when_all_failed,
     serving,
+    time_left_s,
     unless_left,
 )
 from app.contracts.request_key import cuts_members, panel_key, request_key
 from app.contracts.values import window_ms
-from app.cooperative import run_apart
 from app.errors import BadQuery, BridgeError, LimitExceeded
-from app.model import UNRANKED, Matcher, Notice, Query, Result
+from app.model import UNRANKED, Lane, Matcher, Notice, Query, Result
 from app.query.bridge import Bridge
 from app.query.events import MOST_EVENTS
+from app.responses.cache import RequestKey
 from app.responses.headers import result_headers
 
 router = APIRouter(prefix="/json")
@@ -52,6 +54,8 @@ MOST_KEY = "most"
 _PAYLOAD = f"an object with {', '.join(PAYLOAD_KEYS)}"
 _LONGEST_ID = 200
 _MOST_LABELS = 64
+#: what a joined table takes for each of its series
+_JOINED_SERIES_MS = 0.005
 _TYPES = {"timeserie": "datapoints", "timeseries": "datapoints", "table": "table"}
 
 
@@ -67,25 +71,30 @@ async def query(request: Request) -> Response:
     given = serving(request)
     text = await body_bytes(request)
     body = parse_body(request, text)
-    inband = _asks_inband(request)
     targets = parse(given.bridge, body)
-    results = await unless_left(request, answer(given.bridge, targets, given.budget_s))
+    queries = [query for target in targets for query in target.queries]
+    key = None
+    if not any(target.has_ages or target.is_narrowed for target in targets) and cuts_members(text, body):
+        key = request_key(request.scope, lambda: panel_key(text, given.bridge.clock()))
+    asked = Asked(queries, time_left_s(request), key)
+    return await answer_in_time(request, asked, partial(_panel_response, request, targets, key))
+
+
+async def _panel_response(request: Request, targets: Sequence[Target], key: RequestKey | None, work: Work) -> Response:
+    given = serving(request)
+    results = await answer(given.bridge, targets, work.left_s, work.lane)
     flat = [result for found in results for result in found]
+    work.note(flat)
     # A line that tells what has failed is an answer, also where everything has.
-    if not inband and any(target.format != "summary" for target in targets):
+    if not _asks_inband(request) and any(target.format != "summary" for target in targets):
         reject_when_all_failed(flat)
     answered = list(zip(targets, results, strict=True))
-    elements: Iterable[bytes] = render_panel(given.bridge, answered)
-    if cells := sum(
-        len(result.frame.series) for target, found in answered if target.format in JOINED_FORMATS for result in found
-    ):
-        # One element is the whole of such a table.
-        elements = await run_apart(partial(list, elements), cells)
-    response = await json_array(elements, result_headers(flat))
-    if given.responses is not None and not any(target.has_ages or target.is_narrowed for target in targets):
-        key = request_key(request.scope, lambda: panel_key(text, given.bridge.clock()))
-        if key is not None and cuts_members(text, body):
-            given.responses.keep(key.shape, flat, JSON, bytes(response.body))
+    # The one element of a joined table has no slices.
+    joined = sum(len(result.frame.series) for target, found in answered if target.format in JOINED_FORMATS for result in found)
+    expected_ms = joined * _JOINED_SERIES_MS + writing_ms(flat)
+    response = await json_array(render_panel(given.bridge, answered), result_headers(flat), expected_ms)
+    if key is not None and given.responses is not None:
+        given.responses.keep(key.shape, flat, JSON, bytes(response.body))
     return response
 
 
@@ -104,14 +113,16 @@ async def legacy_annotations(request: Request) -> Response:
     event = given.bridge.catalogue.event(str(name), "annotation.query")
     shared = _Shared.of(given.bridge, body)
     where, remarks = shared.parse_where(event.name, event.entry.labels, {})
-    result = await unless_left(request, given.bridge.events(event.name, shared.from_ms, shared.to_ms, where, given.budget_s))
+    result = await unless_left(
+        request, given.bridge.events(event.name, shared.from_ms, shared.to_ms, where, time_left_s(request))
+    )
     reject_when_all_failed([result])
     return json_response(annotation_objects(result, annotation, remarks), headers=result_headers([result]))
 
 
-async def answer(bridge: Bridge, targets: Sequence[Target], budget_s: float) -> list[list[Result]]:
+async def answer(bridge: Bridge, targets: Sequence[Target], budget_s: float, lane: Lane = "interactive") -> list[list[Result]]:
     """The results of each target, all fetched at the same time. Raises LimitExceeded for too many metrics in total."""
-    queries = [query for target in targets for query in target.queries]
+    queries = [replace(query, lane=lane) for target in targets for query in target.queries]
     events = [target.event for target in targets if target.event is not None]
     happening = (bridge.events(one.metric, one.from_ms, one.to_ms, one.where, budget_s, one.ref_id) for one in events)
     found, happened = await asyncio.gather(bridge.run(queries, budget_s), asyncio.gather(*happening))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,10 +18,11 @@ from pydantic import Field
 
 from app import clock, filters
 from app.clock import instant_text
+from app.cooperative import run_apart
 from app.errors import SourceGarbled, SourceOverloaded, SourceRejected, SourceTimeout, SourceUnavailable
 from app.model import Frame, Matcher, Notice, Statement, TimeRange
 from app.sources.base import Ask, ErrorTable, SourceConfig, translate
-from app.sources.duckdb.engine import CursorCall, open_hardened
+from app.sources.duckdb.engine import CursorCall, lower_thread_priority, open_hardened
 from app.sources.duckdb.snapshots import Demands, Snapshot, SnapshotHealth, Snapshots
 from app.sources.sql.dialect import DUCKDB, FLOAT, SeriesDialect, code_only
 from app.sources.sql.rollups import RolledUpRead, send_statement, wanted_tables
@@ -89,6 +91,8 @@ _Call = tuple[str, dict[str, Any]]
 _SPAN = ("from_ms", "to_ms", "step_ms", "now_ms")
 #: an instant with many days before it
 _DAYS_MS = 10**12
+#: what building a frame takes for each series (or event) and for each point
+_SERIES_MS, _POINT_MS = 0.01, 0.0001
 _NO_RANGE = TimeRange(0, 1000, 1000)
 
 _ERRORS: ErrorTable = {
@@ -181,6 +185,8 @@ class DuckDBSource:
         self._snapshots = Snapshots(config.snapshots, self._open_file, config.poll_s, demands)
         self._opener = ThreadPoolExecutor(1, f"{name}-open")
         self._workers = ThreadPoolExecutor(config.pool_size, name)
+        # The engine runs in this process: heavy statements must not take the processor from everybody else.
+        self._background = ThreadPoolExecutor(config.pool_size, f"{name}-background", initializer=lower_thread_priority)
         self._is_closed = False
 
     @property
@@ -210,6 +216,7 @@ class DuckDBSource:
         if self._is_closed:
             return
         self._is_closed = True
+        await asyncio.to_thread(self._background.shutdown)
         await asyncio.to_thread(self._workers.shutdown)
         await asyncio.get_running_loop().run_in_executor(self._opener, self._snapshots.close)
         self._opener.shutdown()
@@ -220,8 +227,10 @@ class DuckDBSource:
     async def fetch(self, statement: Statement) -> Frame:
         """Query the newest snapshot. Raises SourceError. A cancelled fetch interrupts its query (0.25 s at most)."""
         with translate(self.name, _ERRORS):
-            columns, lease = await self._query(lambda snapshot: self._call_of(_on_rollups(statement, snapshot)))
-        return self._frame_of(columns, statement, lease)
+            columns, lease = await self._query(
+                lambda snapshot: self._call_of(_on_rollups(statement, snapshot)), statement.lane == "background"
+            )
+        return await run_apart(partial(self._frame_of, columns, statement, lease), _building_ms(columns))
 
     async def explain(self, statement: Statement) -> None:
         """Let the engine plan the statement on the newest snapshot and say what it yields. Raises SourceError."""
@@ -251,7 +260,7 @@ class DuckDBSource:
     def _call_of(self, statement: Statement, before: str = "") -> _Call:
         return before + _select_all(statement, self._config.max_rows), dict(statement.params)
 
-    async def _query(self, call_on: Callable[[Snapshot], _Call]) -> tuple[dict[str, Any], _Lease]:
+    async def _query(self, call_on: Callable[[Snapshot], _Call], in_background: bool = False) -> tuple[dict[str, Any], _Lease]:
         """Run what is to be called on the newest snapshot, which decides about it."""
         loop = asyncio.get_running_loop()
         leasing = loop.run_in_executor(self._opener, self._lease_cursor, call_on)
@@ -260,8 +269,8 @@ class DuckDBSource:
         except asyncio.CancelledError:
             leasing.add_done_callback(self._release_late)
             raise
-        call = CursorCall(lease.cursor, *lease.call)
-        running = self._workers.submit(call.run)
+        call = CursorCall(lease.cursor, *lease.call, self._workers if in_background else None)
+        running = (self._background if in_background else self._workers).submit(call.run)
         # The lease ends with the thread, which may be after its caller has left.
         running.add_done_callback(lambda _: self._opener.submit(lease.snapshot.release))
         waiting = asyncio.wrap_future(running)
@@ -337,6 +346,13 @@ def _on_rollups(statement: Statement, snapshot: Snapshot) -> Statement:
         return send_statement(statement)
     raw, time = read.table, read.columns[0]
     return send_statement(statement, {table for table in wanted_tables(statement) if snapshot.reaches(table, raw, time)})
+
+
+def _building_ms(columns: dict[str, Any]) -> float:
+    """About how long it will take to build the frame of these columns: of points a row is a series, of events an event."""
+    rows = len(next(iter(columns.values()), ()))
+    points = sum(map(len, columns[TIMES])) if TIMES in columns else 0
+    return rows * _SERIES_MS + points * _POINT_MS
 
 
 def _select_all(statement: Statement, max_rows: int) -> str:
