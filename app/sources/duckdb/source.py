@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,15 +15,16 @@ import duckdb
 import numpy as np
 from pydantic import Field
 
-from app import clock, filters
+from app import clock
 from app.clock import instant_text
 from app.cooperative import run_apart
 from app.errors import SourceGarbled, SourceOverloaded, SourceRejected, SourceTimeout, SourceUnavailable
 from app.model import Frame, Matcher, Notice, Statement, TimeRange
 from app.sources.base import Ask, ErrorTable, SourceConfig, translate
+from app.sources.duckdb.dialect import DIALECT
 from app.sources.duckdb.engine import CursorCall, lower_thread_priority, open_hardened
 from app.sources.duckdb.snapshots import Demands, Snapshot, SnapshotHealth, Snapshots
-from app.sources.sql.dialect import DUCKDB, FLOAT, SeriesDialect, code_only
+from app.sources.sql.dialect import DUCKDB, SeriesDialect, code_only
 from app.sources.sql.rollups import RolledUpRead, send_statement, wanted_tables
 from app.sources.sql.rows import (
     TIMES,
@@ -41,51 +41,6 @@ from app.sources.sql.rows import (
 )
 from app.sources.sql.template import is_sliceable, yields_points
 
-# The braces are doubled for `str.format`.
-_NUMBER = filters.NUMBER.replace("{", "{{").replace("}", "}}")
-_KNOWN = f"FILTER ({FLOAT} IS NOT NULL)"
-# The lowest of pairs is found twice as fast as the pair that belongs to the lowest value.
-_EXTREMES = (
-    f'min(struct_pack(v := {FLOAT}, t := time)) {_KNOWN} AS "$low"',
-    f'max(struct_pack(v := {FLOAT}, t := -time)) {_KNOWN} AS "$high"',
-    f'max(time) {_KNOWN} AS "$known_time", arg_max({FLOAT}, time) {_KNOWN} AS "$known"',
-    'min(time) AS "$first_time", max(time) AS "$last_time"',
-)
-_LOW, _HIGH, _NULL = """FILTER ("$low" IS NOT NULL)""", """FILTER (-"$high".t <> "$low".t)""", """FILTER ("$low" IS NULL)"""
-_EARLY = """FILTER ("$last_time" < {thin_to_ms})"""
-_KNOWN_TIME, _LAST_TIME = f"""max("$known_time") {_EARLY}""", f"""max("$last_time") {_EARLY}"""
-_NEWEST, _NAN = f"""arg_max("$known", "$known_time") {_EARLY}""", "'nan'::DOUBLE"
-_TIMES = (
-    f"""list("$low".t) {_LOW}, list(-"$high".t) {_HIGH}, list("$first_time") {_NULL}""",
-    f"CASE WHEN {_KNOWN_TIME} IS NULL THEN [] ELSE [{_KNOWN_TIME}] END",
-    f"CASE WHEN {_LAST_TIME} IS NULL THEN [] ELSE [{_LAST_TIME}] END",
-)
-_VALUES = (
-    f"""list("$low".v) {_LOW}, list("$high".v) {_HIGH}, list({_NAN}) {_NULL}""",
-    f"CASE WHEN {_KNOWN_TIME} IS NULL THEN [] ELSE [{_NEWEST}] END",
-    f"CASE WHEN {_LAST_TIME} IS NULL THEN [] WHEN {_LAST_TIME} = {_KNOWN_TIME} THEN [{_NEWEST}] ELSE [{_NAN}] END",
-)
-_DIALECT = SeriesDialect(
-    quoting=DUCKDB,
-    placeholder=lambda name, _: f"${name}",
-    parameter=re.compile(r"\$(\w+)"),
-    as_text="coalesce(CAST({column} AS VARCHAR), '')",
-    as_float="coalesce(CAST({column} AS DOUBLE), {otherwise})",
-    nan="'nan'::DOUBLE",
-    collect="list",
-    one_of="list_contains({operand}, {column})",
-    matches="regexp_full_match({column}, {operand})",
-    as_number=f"CASE WHEN regexp_full_match({{column}}, '{_NUMBER}') THEN try_cast({{column}} AS DOUBLE) END",
-    time_advice="write epoch_ms(...) AS time",
-    alias_hides_column=False,
-    thinned_value="CASE WHEN isfinite(value::DOUBLE) THEN value::DOUBLE END",
-    extremes=", ".join(_EXTREMES),
-    thinned_times=f"list_concat({', '.join(_TIMES)})",
-    thinned_values=f"list_concat({', '.join(_VALUES)})",
-    stretch="time // {width}",
-    instant="make_timestamp_ms({ms})",
-    hour="date_trunc('hour', {column})",
-)
 #: a statement's text and its parameters
 _Call = tuple[str, dict[str, Any]]
 _SPAN = ("from_ms", "to_ms", "step_ms", "now_ms")
@@ -146,7 +101,7 @@ class DuckDBRead(RolledUpRead):
     accounts the whole range costs seconds of the processor for each new snapshot, and a minute of it next to nothing.
     """
 
-    dialect: ClassVar[SeriesDialect] = _DIALECT
+    dialect: ClassVar[SeriesDialect] = DIALECT
 
     @property
     def sliceable(self) -> bool:
@@ -240,7 +195,7 @@ class DuckDBSource:
             described, _ = await self._query(lambda _: (f"DESCRIBE {statement.text}", dict(statement.params)))
         found = dict(zip(described["column_name"], described["column_type"], strict=True)).get("time", "not there")
         if "INT" not in found:
-            raise no_integer_time(self.name, f"{found}, no integer", _DIALECT.time_advice)
+            raise no_integer_time(self.name, f"{found}, no integer", DIALECT.time_advice)
 
     async def ping(self) -> str:
         """The engine's version and the snapshot in use. Raises SourceError."""
@@ -306,7 +261,7 @@ class DuckDBSource:
 
     def _expect_integers(self, times: Any) -> None:
         if len(times) and times.dtype.kind not in "iu":
-            raise no_integer_time(self.name, "no integer", _DIALECT.time_advice)
+            raise no_integer_time(self.name, "no integer", DIALECT.time_advice)
 
     def _frame_marks(self, lease: _Lease) -> dict[str, Any]:
         """The frame's marks: the instant up to which the snapshot is complete (never the future), and what is wrong with it.
@@ -358,5 +313,5 @@ def _building_ms(columns: dict[str, Any]) -> float:
 def _select_all(statement: Statement, max_rows: int) -> str:
     """The statement as it is sent: points as a row a series, events as they are."""
     if yields_points(statement.text, DUCKDB):
-        return select_series(statement, max_rows, _DIALECT)
+        return select_series(statement, max_rows, DIALECT)
     return select_rows(statement.text, max_rows)
