@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 
@@ -18,10 +17,12 @@ NOW_MS = 1_795_000_123_456
 DAY_MS = 24 * HOUR_MS
 
 
-def sent(metric: str, length_ms: int, by: str = "", step_ms: int | None = None, points: int = 1000, **more: Any) -> Statement:
+def sent(
+    metric: str, length_ms: int, by: str = "", step_ms: int | None = None, points: int = 1000, exact: bool = False
+) -> Statement:
     """The history's statement for a window up to now, as it is sent where all roll-ups are there."""
     query = Query(
-        metric, NOW_MS - length_ms, NOW_MS, by=tuple(filter(None, by.split(","))), step_ms=step_ms, max_points=points, **more
+        metric, NOW_MS - length_ms, NOW_MS, by=tuple(filter(None, by.split(","))), step_ms=step_ms, max_points=points, exact=exact
     )
     asked = plan_query(catalogue(), query, NOW_MS, Limits()).history
     assert asked is not None

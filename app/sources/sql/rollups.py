@@ -36,6 +36,8 @@ _HOUR_MS = _UNITS_MS["h"]
 _TABLES = re.compile(r"\b(?:from|join)\s+([A-Za-z_][\w.]*)", re.IGNORECASE)
 _LOOK_AGAIN_S = 60.0
 _COLUMN = r"^[A-Za-z_]\w*$"
+#: a name, or a SELECT in brackets
+_TABLE = r"^([A-Za-z_][\w.]*|\((?s:.)*\)\s*)$"
 
 Width = Annotated[str, Field(pattern=r"^[1-9]\d{0,5}[smhd]$")]
 
@@ -55,7 +57,7 @@ class Rollup(Strict):
 
     from_step: Width | None = None
     from_thinned: Width | None = None
-    table: str
+    table: str = Field(pattern=_TABLE)
     #: the labels that it has; None: all of the read
     labels: tuple[Name, ...] | None = None
 
@@ -143,7 +145,8 @@ class RolledUpRead(SqlRead):
 
     def rolled_statement(self, statement: Statement, tables: Collection[str]) -> Statement:
         """The statement on the roll-ups that fit it and whose tables are there; the one on the raw table where none does."""
-        usable = [one for one in self.fitting_rollups(statement) if one.tables <= set(tables)]
+        complete = self.table is not None and self.columns
+        usable = [one for one in self.fitting_rollups(statement) if complete and one.tables <= set(tables)]
         pieces = self._pieces(statement, usable)
         raw = self.sampled_statement(statement)
         if all(piece.rollup is None for piece in pieces):
