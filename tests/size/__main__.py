@@ -23,7 +23,7 @@ from rich.table import Table
 
 from tests.bench.fan_out import watched_bridge
 from tests.servers.world import Stores, running_stores, unhurried
-from tests.size.asking import panels
+from tests.size.asking import Panel, panels
 
 _HOURS = 2
 _REFRESH_MS = 10_000
@@ -105,13 +105,20 @@ async def _look(client: httpx.AsyncClient, pid: int, to_ms: int) -> _Look:
         begun_s = time.perf_counter()
         try:
             answer = await panel.ask(client, to_ms, _HOURS)
-        except httpx.TransportError:
+        except httpx.TransportError as problem:
             broken += 1
+            _complain(panel, f"{type(problem).__name__}, no answer")
             continue
         seconds.append(time.perf_counter() - begun_s)
         largest = max(largest, len(answer.reply.content))
-        broken += bool(answer.faults())
+        if faults := answer.faults():
+            broken += 1
+            _complain(panel, faults[-1])
     return _Look(seconds, _process_cpu_s(pid) - begun_cpu_s, largest, broken)
+
+
+def _complain(panel: Panel, fault: str) -> None:
+    Console(stderr=True, width=200).print(f"not whole: {panel.name}: {fault}")
 
 
 def _process_cpu_s(pid: int) -> float:
