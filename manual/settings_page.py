@@ -71,6 +71,7 @@ _EXAMPLES = {
     "sources.NAME.connect.snapshots": "/var/lib/tds/snapshots",
     "sources.NAME.connect.newest": "account_snapshots.ts",
     "sources.NAME.connect.url": "http://127.0.0.1:9090",
+    "sources.NAME.connect.hosts": """'["ch1:8123", "ch2:8123"]'""",
     # for every section that has them
     "username": "bridge",
     "password": "change-me",

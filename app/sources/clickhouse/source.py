@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, TypeVar
 from uuid import uuid4
 
 import numpy as np
 from pydantic import Field
 
-from app import clock, filters
+from app import filters
 from app.errors import SourceForeign, SourceUnavailable
-from app.model import Frame, Statement
+from app.model import Frame, Notice, Statement
 from app.sources.base import translate
+from app.sources.clickhouse.address import ClickHouseAddress
 from app.sources.clickhouse.embedded import EmbeddedLink
-from app.sources.clickhouse.link import ERRORS, ClickHouseAddress, Columns, HttpLink, Link
+from app.sources.clickhouse.link import ERRORS, Columns, HttpLink, Link, Reply
+from app.sources.clickhouse.nodes import NodesLink
 from app.sources.sql.dialect import CLICKHOUSE, FLOAT, PICKED, SeriesDialect, code_only
 from app.sources.sql.rows import (
     expect_columns,
@@ -74,6 +77,7 @@ _DIALECT = SeriesDialect(
 )
 #: The one column and row of an answer of points.
 _SERIES = "series"
+_Answer = TypeVar("_Answer")
 _GROUPED = re.compile(r"groupArray\((?:tuple)?\((.*)\)\)")
 
 
@@ -116,7 +120,7 @@ class ClickHouseSource:
     def __init__(self, name: str, config: ClickHouseConfig) -> None:
         self.name = name
         self._max_rows = config.max_rows
-        self._link: Link = HttpLink(config) if config.interface == "http" else EmbeddedLink(config)
+        self._link = _link_of(name, config)
         self.skew_s: float | None = None
         self.warning: str | None = None
         self._kills: set[asyncio.Task[None]] = set()
@@ -136,10 +140,15 @@ class ClickHouseSource:
 
     async def fetch(self, statement: Statement) -> Frame:
         """Ask. Raises SourceError. A cancelled fetch stops its query at the server and waits for that 0.2 s at most."""
-        params = _driver_params(statement)
-        if not yields_points(statement.text, CLICKHOUSE):
-            return self._event_frame(await self._query_whole(_select_columns(statement.text, self._max_rows), params))
-        columns = await self._query_whole(_select_points(statement, self._max_rows), params)
+        points = yields_points(statement.text, CLICKHOUSE)
+        text = _select_points(statement, self._max_rows) if points else _select_columns(statement.text, self._max_rows)
+        reply = await self._query_whole(text, _driver_params(statement))
+        frame = await self._point_frame(reply.columns, statement) if points else self._event_frame(reply.columns)
+        if reply.lag is None:
+            return frame
+        return replace(frame.remark(Notice("warning", f"{self.name}: {reply.lag}")), partial=True)
+
+    async def _point_frame(self, columns: Columns, statement: Statement) -> Frame:
         if set(columns) != {_SERIES}:
             raise SourceForeign(self.name, f"answered what was not asked: the columns {', '.join(columns)}")
         series = columns[_SERIES]
@@ -164,33 +173,36 @@ class ClickHouseSource:
         params = _driver_params(statement)
         text = _select_points(statement, self._max_rows) if yields_points(statement.text, CLICKHOUSE) else statement.text
         await self._query(f"EXPLAIN {text}", params)
-        described = await self._query(f"DESCRIBE TABLE (\n{statement.text}\n)", params)
+        described = (await self._query(f"DESCRIBE TABLE (\n{statement.text}\n)", params)).columns
         found = dict(zip(described["name"], described["type"], strict=True)).get("time", "not there")
         if not re.match(r"(Nullable\(|LowCardinality\()*U?Int", found):
             raise no_integer_time(self.name, f"{found}, no integer", _DIALECT.time_advice)
 
-    async def _query_whole(self, text: str, params: dict[str, Any]) -> Columns:
+    async def _query_whole(self, text: str, params: dict[str, Any]) -> Reply:
         """The cells of the one row that these statements make. Without that row the answer was cut short.
 
         A query that is killed may end as if all were well, with some of its rows or none (seen with the embedded engine).
         """
-        columns = await self._query(text, params)
+        columns, lag = await self._query(text, params)
         if not columns or any(len(cells) != 1 for cells in columns.values()):
             raise SourceUnavailable(self.name, "the answer was cut short: the query was killed")
-        return {name: cells[0] for name, cells in columns.items()}
+        return Reply({name: cells[0] for name, cells in columns.items()}, lag)
 
     async def ping(self) -> str:
-        """The server's version. Raises SourceError."""
-        before_ms = clock.wall_ms()
-        columns = await self._query("SELECT version() AS version, toUnixTimestamp64Milli(now64(3)) AS now_ms", {})
-        self.skew_s = clock.skew_s(columns["now_ms"][0], before_ms)
-        return f"ClickHouse {columns['version'][0]}"
+        """The server's version; of several nodes, how each of them is. Raises SourceError."""
+        found = await self._stoppable(self._link.look)
+        self.skew_s, self.warning = found.skew_s, found.warning
+        return found.text
 
-    async def _query(self, text: str, params: dict[str, Any]) -> Columns:
+    async def _query(self, text: str, params: dict[str, Any]) -> Reply:
+        return await self._stoppable(lambda query_id: self._link.query(query_id, text, params))
+
+    async def _stoppable(self, ask: Callable[[str], Awaitable[_Answer]]) -> _Answer:
+        """Ask under an id of its own. When the caller leaves, what runs under that id is killed."""
         query_id = str(uuid4())
         try:
             with translate(self.name, ERRORS):
-                return await self._link.query(query_id, text, params)
+                return await ask(query_id)
         except asyncio.CancelledError:
             await self._stop_query(query_id)
             raise
@@ -205,6 +217,14 @@ class ClickHouseSource:
     def _expect_integers(self, times: Sequence[Any]) -> None:
         if not all(isinstance(time, int) for time in times[:1]):
             raise no_integer_time(self.name, "no integer", _DIALECT.time_advice)
+
+
+def _link_of(name: str, config: ClickHouseConfig) -> Link:
+    if config.interface == "chdb":
+        return EmbeddedLink(config)
+    if config.hosts:
+        return NodesLink(name, config)
+    return HttpLink(config, config.nodes[0], config.connect_timeout_s + config.max_execution_time_s)
 
 
 def _driver_params(statement: Statement) -> dict[str, Any]:
