@@ -63,7 +63,10 @@ SOURCE_MODELS = [section[1] for section in SECTIONS if section[0] == "sources.NA
 
 
 #: keys of which one stands in place of the others: each side is tried without the other one
-INSTEAD = {"ClickHouseConfig": (("HOSTS",), ("HOST", "PORT"))}
+INSTEAD = {
+    "ClickHouseConfig": (("HOSTS",), ("HOST", "PORT")),
+    "PrometheusConfig": (("BEARER_TOKEN",), ("USERNAME", "PASSWORD")),
+}
 TOGETHER = [(model, left_out) for model in SOURCE_MODELS for left_out in INSTEAD.get(model.__name__, ((),))]
 
 
