@@ -26,7 +26,9 @@ _log = logging.getLogger(__name__)
 
 #: How long a node that has failed is asked last.
 _REST_S = 5.0
-#: How long a look at one node may take: less than a ping of the source.
+#: How long a node may take for its first answers once it has taken the connection.
+_GREET_S = 1.0
+#: How long a look at one node may take: less than a ping of the source. A query that looks first waits for the connection, too.
 _LOOK_S = 0.8
 #: How long the findings of a look are believed. The watch looks each second.
 _BELIEVED_S = 15.0
@@ -77,7 +79,7 @@ class NodesLink:
 
     async def look(self, query_id: str) -> Presence:
         """See Link. Raises SourceError where no node answers."""
-        looks = [node.look(f"{query_id}-{number}") for number, node in enumerate(self._nodes)]
+        looks = [node.look(f"{query_id}-{number}", _LOOK_S) for number, node in enumerate(self._nodes)]
         found = await asyncio.gather(*looks, return_exceptions=True)
         for problem in found:
             if isinstance(problem, BaseException) and not isinstance(problem, SourceError):
@@ -122,11 +124,12 @@ class _Node:
 
     def __init__(self, source: str, config: ClickHouseAddress, address: NodeAddress) -> None:
         self.name = str(address)
-        self.link = HttpLink(config, address, config.connect_timeout_s)
+        self.link = HttpLink(config, address, config.connect_timeout_s + _GREET_S)
         self.version = ""
         self.skew_s = 0.0
         self._source = source
         self._max_delay_s = config.max_delay_s
+        self._first_look_s = config.connect_timeout_s + _GREET_S + _LOOK_S
         self._failure: SourceError | None = None
         self._rests_until_s = 0.0
         self._looked_s = float("-inf")
@@ -181,13 +184,13 @@ class _Node:
     async def be_known(self, query_id: str) -> None:
         """Look at it, unless that was done a moment ago. Raises SourceError."""
         if time.monotonic() - self._looked_s > _BELIEVED_S:
-            await self.look(f"{query_id}-look")
+            await self.look(f"{query_id}-look", self._first_look_s)
 
-    async def look(self, query_id: str) -> None:
+    async def look(self, query_id: str, limit_s: float) -> None:
         """Learn its version, its clock, and whether its replicas lag. Raises SourceError."""
         before_ms = clock.wall_ms()
         try:
-            facts = await self._ask_facts(query_id)
+            facts = await self._ask_facts(query_id, limit_s)
         except SourceError as failure:
             self._note_failure(failure)
             raise
@@ -198,9 +201,9 @@ class _Node:
         self.skew_s = clock.skew_s(facts["now_ms"], before_ms)
         self._lag = self._lag_text(facts)
 
-    async def _ask_facts(self, query_id: str) -> Mapping[str, Any]:
+    async def _ask_facts(self, query_id: str, limit_s: float) -> Mapping[str, Any]:
         try:
-            async with asyncio.timeout(_LOOK_S):
+            async with asyncio.timeout(limit_s):
                 try:
                     facts = await self._select(query_id, WHAT_ANSWERS + _REPLICAS)
                 except SourceDenied as denial:
@@ -209,7 +212,7 @@ class _Node:
                     self._sees_replicas = False
                     return await self._select(query_id, WHAT_ANSWERS)
         except TimeoutError:
-            raise SourceTimeout(self._source, f"no answer within {_LOOK_S:g}s") from None
+            raise SourceTimeout(self._source, f"no answer within {limit_s:g}s") from None
         self._sees_replicas = True
         return facts
 

@@ -56,6 +56,15 @@ def pair(servers: Pair) -> Iterator[Pair]:
         server.faults()
 
 
+#: as patient as a busy machine needs
+LOOK_S = 2.0
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "_LOOK_S", LOOK_S)
+
+
 @asynccontextmanager
 async def source_on(*ports: int, **more: Any) -> AsyncIterator[ClickHouseSource]:
     hosts = tuple(f"127.0.0.1:{port}" for port in ports)
@@ -134,7 +143,7 @@ async def test_what_is_asked_of_a_node_that_hangs_goes_on_at_the_next(pair: Pair
         pair.first.pause()
         asking = asyncio.create_task(source.fetch(WHO))
         await asyncio.sleep(0.05)
-        assert f"127.0.0.1:{pair.first.port} is down: no answer within 0.8s" in await source.ping()
+        assert f"127.0.0.1:{pair.first.port} is down: no answer within {LOOK_S:g}s" in await source.ping()
         assert series(await asking) == SECOND
         assert series(await source.fetch(WHO)) == SECOND
 
@@ -142,10 +151,10 @@ async def test_what_is_asked_of_a_node_that_hangs_goes_on_at_the_next(pair: Pair
 async def test_the_only_node_left_is_waited_for_though_it_is_slow_to_answer_a_ping(pair: Pair) -> None:
     async with source_on(free_port(), pair.second.port) as source:
         await source.ping()
-        pair.second.faults(delay_s=1.2)
+        pair.second.faults(delay_s=LOOK_S + 0.5)
         asking = asyncio.create_task(source.fetch(WHO))
         await asyncio.sleep(0.05)
-        with pytest.raises((SourceTimeout, SourceUnavailable), match=r"no answer within 0\.8s"):
+        with pytest.raises((SourceTimeout, SourceUnavailable), match=f"no answer within {LOOK_S:g}s"):
             await source.ping()
         assert series(await asking) == SECOND
 
@@ -291,7 +300,8 @@ async def test_a_node_that_swallows_connections_costs_the_time_of_connecting_and
     async with listener(black_hole) as port, source_on(port, pair.second.port, connect_timeout_s=0.5) as source:
         begun_s = time.monotonic()
         assert series(await source.fetch(WHO)) == SECOND
-        assert 0.4 < time.monotonic() - begun_s < 4
+        assert time.monotonic() - begun_s > 1.4
+        assert f"127.0.0.1:{port} is down: no " in await source.ping()
 
 
 @pytest.mark.parametrize(
