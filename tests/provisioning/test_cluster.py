@@ -160,7 +160,6 @@ async def test_deals_in_several_currencies_are_refused_though_each_shard_has_one
     ("schema", "says"),
     [
         ("ALTER TABLE d.t ADD COLUMN a UInt8;\n", "not known how to spread over servers: 'ALTER TABLE d.t"),
-        ("CREATE TABLE IF NOT EXISTS d.t (\n    ts Date\n)\nENGINE = MergeTree\nORDER BY ts;\n", "t: has none of the columns"),
         (
             "CREATE TABLE IF NOT EXISTS d.t (\n    account_id String\n)\nENGINE = ReplacingMergeTree\nORDER BY ts;\n",
             "t: account_id is not in its ORDER BY",
@@ -170,3 +169,63 @@ async def test_deals_in_several_currencies_are_refused_though_each_shard_has_one
 def test_a_schema_that_cannot_be_spread_is_refused(schema: str, says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(says)):
         cluster_schema(schema)
+
+
+#: what a schema may have besides: a table like another one, one that no server has a part of, rows to begin with
+FURTHER = """
+CREATE TABLE IF NOT EXISTS d.samples (
+    account_id String,
+    ts DateTime
+)
+ENGINE = MergeTree
+ORDER BY (account_id, ts);
+
+INSERT INTO d.gaps (hour) SELECT ts FROM d.samples;
+
+CREATE TABLE IF NOT EXISTS d.samples_1m AS d.samples
+ENGINE = ReplacingMergeTree(ts)
+ORDER BY (account_id, toStartOfMinute(ts));
+
+CREATE TABLE IF NOT EXISTS d.gaps (
+    hour DateTime
+)
+ENGINE = ReplacingMergeTree
+ORDER BY hour;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS d.samples_1m_of_samples TO d.samples_1m AS
+SELECT * FROM d.samples WHERE ts NOT IN (SELECT hour FROM d.gaps);
+"""
+
+SPREAD = """
+CREATE TABLE IF NOT EXISTS d.samples_local (
+    account_id String,
+    ts DateTime
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{shard}/d/samples', '{replica}')
+ORDER BY (account_id, ts);
+
+CREATE TABLE IF NOT EXISTS d.samples AS d.samples_local
+ENGINE = Distributed('{cluster}', 'd', 'samples_local', cityHash64(account_id));
+
+CREATE TABLE IF NOT EXISTS d.samples_1m_local AS d.samples_local
+ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/d/samples_1m', '{replica}', ts)
+ORDER BY (account_id, toStartOfMinute(ts));
+
+CREATE TABLE IF NOT EXISTS d.samples_1m AS d.samples_1m_local
+ENGINE = Distributed('{cluster}', 'd', 'samples_1m_local', cityHash64(account_id));
+
+CREATE TABLE IF NOT EXISTS d.gaps (
+    hour DateTime
+)
+ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/all/d/gaps', '{shard}-{replica}')
+ORDER BY hour;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS d.samples_1m_of_samples TO d.samples_1m_local AS
+SELECT * FROM d.samples_local WHERE ts NOT IN (SELECT hour FROM d.gaps);
+
+INSERT INTO d.gaps (hour) SELECT ts FROM d.samples;
+"""
+
+
+def test_tables_like_others_small_ones_and_first_rows_are_spread_too() -> None:
+    assert re.sub(r"^--.*\n", "", cluster_schema(FURTHER), flags=re.MULTILINE) == SPREAD
