@@ -42,7 +42,7 @@ _CONFIG = f"<clickhouse><tcp_port>9000</tcp_port><macros><cluster>two</cluster><
 
 def without_keeper(statement: str) -> str:
     """The statement with the replicated engine as the plain one."""
-    plain = re.sub(r"Replicated(\w*MergeTree)\('[^']*', '\{replica\}'(?:, )?", r"\1(", statement)
+    plain = re.sub(r"Replicated(\w*MergeTree)\('[^']*', '[^']*\{replica\}'(?:, )?", r"\1(", statement)
     return re.sub(r"replicated_deduplication_window_seconds = \d+, replicated_", "non_replicated_", plain)
 
 
@@ -87,7 +87,7 @@ def test_every_table_of_the_schema_is_there_for_all_servers_and_the_part_of_one(
     found = set(bridge.execute(f"SHOW TABLES FROM {DATABASE}").splitlines())
     assert found == TABLES | {table for table, _ in LOCAL}
     assert {table.removesuffix("_local") for table, _ in LOCAL} <= TABLES
-    assert CLUSTER.count("ENGINE = Replicated") == CLUSTER.count("ENGINE = Distributed") == len(LOCAL)
+    assert len(re.findall(r"ENGINE = Replicated\w+\('/clickhouse/tables/\{shard\}/", CLUSTER)) == len(LOCAL)
 
 
 def test_the_file_for_several_servers_loads_beside_the_others(data: Path, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_the_file_for_several_servers_loads_beside_the_others(data: Path, tmp_pa
 
 def test_the_engine_reads_each_statement_as_it_is(bridge: ClickHouseServer) -> None:
     kinds = [bridge.execute(f"EXPLAIN AST {statement}").partition(" ")[0] for statement in STATEMENTS]
-    assert kinds == ["CreateQuery"] * len(STATEMENTS)
+    assert set(kinds) <= {"CreateQuery", "InsertQuery"}
     assert "Replicated" in "".join(STATEMENTS)
 
 
