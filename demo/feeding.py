@@ -21,7 +21,7 @@ import clickhouse_connect
 import redis
 
 from app.config import Settings, read_settings
-from app.sources.clickhouse.link import ClickHouseAddress
+from app.sources.clickhouse.address import ClickHouseAddress
 from app.sources.redis.source import RedisConfig
 from app.telemetry import set_up_logging
 from demo.accounts import AccountStates
@@ -127,8 +127,8 @@ def _redis_client(config: RedisConfig) -> redis.Redis:
 
 
 def _clickhouse_client(config: ClickHouseAddress) -> Any:
-    secret = config.password.get_secret_value()
-    return clickhouse_connect.get_client(host=config.host, port=config.port, username=config.username, password=secret)
+    secret, (host, port) = config.password.get_secret_value(), config.nodes[0]
+    return clickhouse_connect.get_client(host=host, port=port, username=config.username, password=secret)
 
 
 def _metrics_page(world: World) -> Any:

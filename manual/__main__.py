@@ -1,4 +1,4 @@
-"""`python -m manual [--check]`: write the generated pages of `docs/`, or name those that are not current."""
+"""`python -m manual [--check]`: write the generated files (pages of `docs/`, `cluster.sql`), or name those that are outdated."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from pathlib import Path
 
 from app.catalog import Catalogue, load_folder
 from app.config import read_settings
+from manual.cluster_schema import cluster_schema
 from manual.metrics_page import metrics_page
 from manual.settings_page import settings_page
 
 ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "docs"
+#: the folder that the generated files are written into
+TARGET = ROOT
+CLICKHOUSE = ROOT / "provisioning" / "clickhouse"
 
 
 def catalogue() -> Catalogue:
@@ -22,8 +25,12 @@ def catalogue() -> Catalogue:
 
 
 def pages() -> Mapping[str, str]:
-    """Each generated page by its file's name."""
-    return {"metrics.md": metrics_page(catalogue()), "settings.md": settings_page()}
+    """Each generated file by its path."""
+    return {
+        "docs/metrics.md": metrics_page(catalogue()),
+        "docs/settings.md": settings_page(),
+        "provisioning/clickhouse/cluster.sql": cluster_schema((CLICKHOUSE / "schema.sql").read_text(encoding="utf-8")),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,11 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m manual", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; name each page that is not current, exit with 1")
     check = parser.parse_args(arguments).check
-    changed = {name: text for name, text in pages().items() if not is_current(FOLDER / name, text)}
+    changed = {name: text for name, text in pages().items() if not is_current(TARGET / name, text)}
     for name, text in changed.items():
         if not check:
-            (FOLDER / name).write_text(text, encoding="utf-8")
-        print(f"docs/{name}: {'not current; run `make docs`' if check else 'written'}")
+            (TARGET / name).parent.mkdir(parents=True, exist_ok=True)
+            (TARGET / name).write_text(text, encoding="utf-8")
+        print(f"{name}: {'not current; run `make docs`' if check else 'written'}")
     return 1 if check and changed else 0
 
 

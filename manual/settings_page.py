@@ -78,6 +78,10 @@ _EXAMPLES = {
     "sources.NAME.connect.snapshots": "/var/lib/tds/snapshots",
     "sources.NAME.connect.newest": "account_snapshots.ts",
     "sources.NAME.connect.url": "http://127.0.0.1:9090",
+    "sources.NAME.connect.tenant": "desk",
+    "sources.NAME.connect.headers": """'{"X-Key": "change-me"}'""",
+    "sources.NAME.connect.params": """'{"partial_response": "true"}'""",
+    "sources.NAME.connect.hosts": """'["ch1:8123", "ch2:8123"]'""",
     # for every section that has them
     "username": "bridge",
     "password": "change-me",
@@ -90,6 +94,7 @@ _PATTERNS = {
     r"^[0-9a-f]{64}$": "of 64 hexadecimal digits",
     r"^\d+(MB|GB)$": "such as `256MB` or `1GB`",
     r"^\w+$": "of letters, digits and `_`",
+    r"^[A-Za-z0-9!_.*'()|-]{1,1000}$": "of letters, digits and `!-_.*'()`",
 }
 _TITLES = {
     "http": "The HTTP server",
@@ -221,7 +226,8 @@ def model_of(annotation: Any) -> type[BaseModel] | None:
 def _has_entries(field: FieldInfo) -> bool:
     """Whether the keys below this one have names that the writer of the file chooses, or depend on a `kind`."""
     options = _options(field.annotation)
-    return any(get_origin(one) is dict for one in options) or len([one for one in options if _is_model(one)]) > 1
+    named = any(get_origin(one) is dict and _is_model(get_args(one)[1]) for one in options)
+    return named or len([one for one in options if _is_model(one)]) > 1
 
 
 def _is_model(option: Any) -> bool:
@@ -243,6 +249,8 @@ def default_text(field: FieldInfo) -> str:
         return code(str(value).lower())
     if isinstance(value, tuple):
         return code(f"[{', '.join(value)}]")
+    if value == {}:
+        return "none"
     if isinstance(value, int) and value >= _MEBIBYTE and not value % _MEBIBYTE:
         return f"{code(str(value))} ({value // _MEBIBYTE} MiB)"
     return code(f"{value:g}" if isinstance(value, float) else str(value)) or "empty"
@@ -262,6 +270,8 @@ def _type_text(option: Any) -> str:
         return ", ".join(code(str(one)) for one in get_args(option))
     if get_origin(option) is tuple:
         return f"a list of {'files or folders' if get_args(option)[0] is Path else 'texts'}"
+    if get_origin(option) is dict:
+        return f"names, each with {'a secret' if get_args(option)[1] is SecretStr else 'a text'}"
     words = {
         bool: "`true`, `false`",
         int: "a whole number",

@@ -10,6 +10,7 @@ need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need redis-server redis-server
 need prometheus prometheus
 need promtool prometheus
+need victoria-metrics victoria-metrics
 need node nodejs
 need npm npm
 need haproxy haproxy

@@ -20,7 +20,7 @@ from app.backup.manifest import OUTSIDE, Backup, KindName, Manifest, time_stamp
 from app.backup.settings import ClickHouseBackup
 from app.clock import wall_ms
 from app.errors import BackupError
-from app.sources.clickhouse.link import ClickHouseAddress
+from app.sources.clickhouse.address import ClickHouseAddress
 
 _DAY_MS = 86_400_000
 _NAME = re.compile(r"bridge-\d{8}T\d{6}\.\d{3}Z-(inc|full)")
@@ -136,7 +136,8 @@ class ClickHouseKind:
         settings, address = self._require_settings()
         tls = ssl.create_default_context(cafile=address.ca_file) if address.tls else False
         password = settings.password if settings.username else address.password
-        url = f"http{'s' if address.tls else ''}://{address.host}:{address.port}/"
+        # Of several nodes it is always the preferred one: an incremental backup needs the disk of the one before.
+        url = f"http{'s' if address.tls else ''}://{address.nodes[0]}/"
         secret = password.get_secret_value() if password else ""
         return ClickHouseServer(url, settings.username or address.username, secret, tls, settings.timeout_s)
 

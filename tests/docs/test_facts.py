@@ -34,13 +34,13 @@ def page(name: str) -> str:
 
 
 def test_the_generated_pages_are_current() -> None:
-    assert {name: page(name) for name in pages()} == pages()
+    assert {name: (ROOT / name).read_text(encoding="utf-8") for name in pages()} == pages()
 
 
 def test_the_command_writes_what_is_not_current_and_only_names_it_when_it_checks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("manual.__main__.FOLDER", tmp_path)
+    monkeypatch.setattr("manual.__main__.TARGET", tmp_path)
     assert (main(["--check"]), list(tmp_path.iterdir())) == (1, [])
     assert "docs/metrics.md: not current; run `make docs`" in capsys.readouterr().out
     assert (main([]), main(["--check"])) == (0, 0)
@@ -64,14 +64,15 @@ SOURCE_MODELS = [section[1] for section in SECTIONS if section[0] == "sources.NA
 
 _SENTINEL_KEYS = ("SENTINELS", "SERVICE", "SENTINEL_USERNAME", "SENTINEL_PASSWORD", "REPLICA_READS")
 #: The ways to reach a source that exclude each other: for each the keys that belong to the others.
-WAYS: dict[str, list[tuple[str, ...]]] = {
-    "RedisConfig": [(*_SENTINEL_KEYS, "NODES"), ("HOST", "PORT", "CLUSTER", "NODES"), ("HOST", "PORT", *_SENTINEL_KEYS)]
+WAYS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "RedisConfig": ((*_SENTINEL_KEYS, "NODES"), ("HOST", "PORT", "CLUSTER", "NODES"), ("HOST", "PORT", *_SENTINEL_KEYS)),
+    "ClickHouseConfig": (("HOSTS",), ("HOST", "PORT")),
+    "PrometheusConfig": (("BEARER_TOKEN",), ("USERNAME", "PASSWORD")),
 }
+TOGETHER = [(model, left_out) for model in SOURCE_MODELS for left_out in WAYS.get(model.__name__, ((),))]
 
 
-@pytest.mark.parametrize(
-    ("model", "left_out"), [(model, left_out) for model in SOURCE_MODELS for left_out in WAYS.get(model.__name__, [()])]
-)
+@pytest.mark.parametrize(("model", "left_out"), TOGETHER, ids=str)
 def test_all_examples_of_the_page_of_settings_together_are_a_valid_configuration(
     monkeypatch: pytest.MonkeyPatch, model: type[BaseModel], left_out: tuple[str, ...]
 ) -> None:
@@ -81,7 +82,7 @@ def test_all_examples_of_the_page_of_settings_together_are_a_valid_configuration
         found += rows(inner, name)
     for *_, example in found:
         variable, _, value = example.strip("`").partition("=")
-        if variable in [f"BRIDGE_SOURCES__NAME__CONNECT__{key}" for key in left_out]:
+        if variable in {f"BRIDGE_SOURCES__NAME__CONNECT__{key}" for key in left_out}:
             continue
         monkeypatch.setenv(variable, value.strip("'"))
     kind = model.model_fields["kind"].default

@@ -19,7 +19,7 @@ import pytest
 from tests.docs.pages import ADDRESS, ROOT, Fence, commands, fences_of
 
 #: pages whose commands install or operate a site; `tests/provisioning/test_guide.py` looks at those
-SITE = ("install.md", "install-windows.md", "operate.md", "CONTRIBUTING.md", "tls", "thanos")
+SITE = ("install.md", "install-windows.md", "operate.md", "CONTRIBUTING.md", "tls", "thanos", "clickhouse")
 #: libraries of snippets that are not run, and why; what they ask the bridge for is asked and read all the same
 NOT_RUN = {"polars": "it is not among the locked test dependencies; its Arrow answer is read with pyarrow"}
 

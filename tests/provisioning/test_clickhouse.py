@@ -259,6 +259,7 @@ def test_the_bridges_user_sees_no_other_users_queries(administrator: ClickHouseS
     assert policies == "bridge\tuser = currentUser()"
     assert set(administrator.execute("SHOW GRANTS FOR bridge").splitlines()) == {
         "GRANT SELECT(query, query_id, user) ON system.processes TO bridge",
+        "GRANT SELECT(absolute_delay, database, is_readonly) ON system.replicas TO bridge",
         f"GRANT SELECT ON {DATABASE}.* TO bridge",
     }
 

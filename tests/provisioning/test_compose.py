@@ -226,7 +226,8 @@ def test_the_backups_settings_are_those_that_the_file_names(made: Path, monkeypa
 
 def test_clickhouse_is_given_every_hash_that_its_users_want() -> None:
     given = environment(SERVICES["clickhouse"])
-    assert hashes().keys() - given.keys() == {"CLICKHOUSE_GRAFANA_SHA256"}  # of the optional user alone
+    optional = {"CLICKHOUSE_GRAFANA_SHA256", "CLICKHOUSE_SHARD", "CLICKHOUSE_REPLICA", "CLICKHOUSE_CLUSTER_SECRET"}
+    assert hashes().keys() - given.keys() == optional
 
 
 def test_haproxy_knows_every_variable_and_every_address_is_a_service() -> None:

@@ -118,7 +118,9 @@ class ClickHouseServer(ClickHouse):
     def faults(self, **faults: Any) -> None:
         """Switch faults on, all others off: delay_s, truncate (the share of each body to send),
         ignores_leaving (a client that goes away stops nothing), readonly (as a user whose profile says readonly = 1),
-        password (another one, as after users.xml was changed: no restart, no connection is lost)."""
+        profile (settings that every query begins with),
+        password (another one, as after users.xml was changed: no restart, no connection is lost),
+        replicas (delay_s and cut_off of a replicated table, or "denied")."""
         self._http.post(f"{self.url}/test", json=faults)
 
     def state(self) -> dict[str, Any]:

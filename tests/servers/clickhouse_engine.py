@@ -72,6 +72,7 @@ class Engine:
         if re.match(r"\s*KILL\s", sql, re.IGNORECASE):
             self.kills += 1
             sql = re.sub(r"\bquery_id\b", r"extract(query, '^/\\* id=(\\S+) \\*/')", sql.replace("\\", "\\\\"))
+        sql = _with_replicas(sql, self.faults.get("replicas"))
         connection = self._connect()
         try:
             for statement in _session(request, self.faults):
@@ -118,9 +119,20 @@ def _with_backups(folder: str) -> Path:
     return file
 
 
+def _with_replicas(sql: str, replicas: Any) -> str:
+    """The statement with these facts in place of `system.replicas`, which has no rows without a keeper; "denied": no grant."""
+    if not replicas or "system.replicas" not in sql:
+        return sql
+    if replicas == "denied":
+        raise RuntimeError("Code: 497. DB::Exception: default: Not enough privileges. (ACCESS_DENIED)")
+    columns = "currentDatabase() AS database, {delay_s} AS absolute_delay, {cut_off} AS is_readonly".format(**replicas)
+    return sql.replace("system.replicas", f"(SELECT {columns})")
+
+
 def _session(request: dict[str, str], faults: dict[str, Any]) -> Iterator[str]:
     if request.get("database"):
         yield f"USE `{request['database']}`"
+    yield from (f"SET {name} = {value}" for name, value in faults.get("profile", {}).items())
     if faults.get("readonly"):
         yield "SET readonly = 1"
     for name, value in request.items():

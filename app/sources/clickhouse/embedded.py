@@ -19,7 +19,17 @@ import clickhouse_connect
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
 
-from app.sources.clickhouse.link import KILL_S, ClickHouseAddress, Columns, changeable_settings, columns_of, statement_settings
+from app.sources.clickhouse.address import ClickHouseAddress
+from app.sources.clickhouse.link import (
+    KILL_S,
+    Columns,
+    Presence,
+    Reply,
+    changeable_settings,
+    columns_of,
+    look_through,
+    statement_settings,
+)
 
 #: A kill that comes before the query has begun finds nothing, so it is sent again until the query has ended.
 _KILL_EVERY_S = 0.02
@@ -73,13 +83,17 @@ class EmbeddedLink:
         self._handles: set[Client] = set()
         self._running: dict[str, _RunningQuery] = {}
 
-    async def query(self, query_id: str, text: str, params: dict[str, Any]) -> Columns:
+    async def query(self, query_id: str, text: str, params: dict[str, Any]) -> Reply:
         """See Link."""
         query = self._running[query_id] = _RunningQuery()
         running: Future[Columns] = self._workers.submit(self._run_query, query, query_id, text, params)
         # It can be killed until its thread has ended, which may be after its caller has left.
         running.add_done_callback(lambda _: self._running.pop(query_id, None))
-        return await asyncio.wrap_future(running)
+        return Reply(await asyncio.wrap_future(running))
+
+    async def look(self, query_id: str) -> Presence:
+        """See Link."""
+        return await look_through(self, query_id)
 
     async def kill(self, query_id: str) -> None:
         """See Link."""

@@ -10,15 +10,14 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 
 import clickhouse_connect
 from clickhouse_connect.driver import AsyncClient, Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, InternalError, OperationalError, ProgrammingError
 from clickhouse_connect.driver.query import QueryResult
-from pydantic import Field, SecretStr, model_validator
 
+from app import clock
 from app.errors import (
     SourceDenied,
     SourceError,
@@ -28,54 +27,23 @@ from app.errors import (
     SourceTimeout,
     SourceUnavailable,
 )
-from app.sources.base import ErrorTable, SourceConfig
+from app.sources.base import ErrorTable
+from app.sources.clickhouse.address import ClickHouseAddress, NodeAddress
 
 #: The answer to a statement: column name -> cells.
 Columns = Mapping[str, Sequence[Any]]
 
 #: How long a KILL QUERY may take.
 KILL_S = 1.0
-
-
-class ClickHouseAddress(SourceConfig):
-    """Where ClickHouse is. `interface: chdb` runs the embedded engine on the folder `path` instead (one folder per process).
-
-    The driver goes through the proxy that HTTP_PROXY or HTTPS_PROXY names unless NO_PROXY lists the host; there is no switch.
-    """
-
-    interface: Literal["http", "chdb"] = Field("http", description="chdb: the engine inside this process, on the folder `path`")
-    host: str = Field("127.0.0.1", description="the server's address")
-    port: int = Field(8123, ge=1, le=65535, description="the server's HTTP port")
-    database: str = Field("trade_system", description="the database")
-    username: str = Field("default", description="the user")
-    password: SecretStr = Field(SecretStr(""), description="the user's password")
-    tls: bool = Field(False, description="true: connect with TLS")
-    ca_file: Path | None = Field(None, description="PEM file of the authority that signed the server's certificate")
-    compress: bool = Field(False, description="true: compressed answers; useful on slow links only")
-    path: Path | None = Field(None, description="the embedded engine's folder")
-    max_execution_time_s: float = Field(
-        4.0, gt=0, le=300, description="after this time the server gives up; keep it below attempt_timeout_s"
-    )
-    max_memory_bytes: int = Field(1_000_000_000, ge=1_000_000, description="memory that one statement may use at the server")
-
-    @model_validator(mode="after")
-    def _path_is_given(self) -> Self:
-        if self.interface == "chdb" and self.path is None:
-            raise ValueError("path: is needed with `interface: chdb` (the embedded engine's folder)")
-        return self
-
-    @property
-    def one_process_only(self) -> bool:
-        """The embedded engine locks its folder."""
-        return self.interface == "chdb"
-
+#: The server's error code for a query that somebody has killed.
+KILLED = 394
 
 _BY_CODE: Mapping[int, type[SourceError]] = {
     159: SourceTimeout,
     **dict.fromkeys((158, 160, 173, 201, 202, 241, 307, 396, 439, 745), SourceOverloaded),
     **dict.fromkeys((192, 193, 194, 195, 291, 497, 516), SourceDenied),
-    # its own network, disk, keeper or shutdown; 394: the query was killed, and not by us
-    **dict.fromkeys((32, 33, 198, 209, 210, 236, 243, 279, 394, 425, 999), SourceUnavailable),
+    # its own network, disk, keeper or shutdown; all replicas lag (369); 394: the query was killed, and not by us
+    **dict.fromkeys((32, 33, 198, 209, 210, 225, 236, 242, 243, 279, 369, KILLED, 425, 999), SourceUnavailable),
 }
 
 
@@ -105,11 +73,32 @@ ERRORS: ErrorTable = {
 }
 
 
+class Reply(NamedTuple):
+    """An answer. It has no columns where no row came back and the engine did not name them."""
+
+    columns: Columns
+    #: why rows may be missing in it; None where none are
+    lag: str | None = None
+
+
+class Presence(NamedTuple):
+    """What a look at the engine brought."""
+
+    #: what answers, and where there are several nodes how each of them is
+    text: str
+    skew_s: float
+    #: what is wrong with one of several nodes; None where all is well
+    warning: str | None = None
+
+
 class Link(Protocol):
     """A way to the engine."""
 
-    async def query(self, query_id: str, text: str, params: dict[str, Any]) -> Columns:
-        """Run a query under this id. The answer is empty where no row came back and the engine did not name its columns."""
+    async def query(self, query_id: str, text: str, params: dict[str, Any]) -> Reply:
+        """Run a query under this id."""
+
+    async def look(self, query_id: str) -> Presence:
+        """Ask what the engine is, under this id."""
 
     async def kill(self, query_id: str) -> None:
         """Stop the query of this id. It raises nothing: the query's own time limit ends it at the server anyway."""
@@ -121,26 +110,36 @@ class Link(Protocol):
         """Close the kept connections; new ones are made when needed."""
 
 
+#: The columns that tell what an engine is.
+WHAT_ANSWERS = "version() AS version, toUnixTimestamp64Milli(now64(3)) AS now_ms"
+
+
 class HttpLink:
-    """HTTP: one client whose connection pool bounds the queries, and one for kills, so that a kill never queues behind queries.
+    """HTTP to one server: one client whose pool bounds the queries, and one for kills, which never queue behind queries.
 
     A new client asks the server for its version. So the first fetch makes both, for all fetches that wait; where that fails, the
     next fetch makes them. There is no session, because the queries of a session wait for each other. The driver repeats a read
     once where the server has closed a kept connection, and a connect once where it ran out of time.
     """
 
-    def __init__(self, config: ClickHouseAddress) -> None:
+    def __init__(self, config: ClickHouseAddress, address: NodeAddress, connect_limit_s: float) -> None:
         self._config = config
+        self._address = address
+        self._connect_limit_s = connect_limit_s
         self._connecting: asyncio.Task[tuple[AsyncClient, AsyncClient]] | None = None
 
-    async def query(self, query_id: str, text: str, params: dict[str, Any]) -> Columns:
+    async def query(self, query_id: str, text: str, params: dict[str, Any]) -> Reply:
         """See Link."""
         client, _ = await self._connected_clients()
         settings = changeable_settings(client, statement_settings(self._config)) | {"query_id": query_id}
         result = await client.query(text, parameters=params, settings=settings, column_oriented=True)
         if not result.summary.get("query_id"):
             raise ValueError("an answer without ClickHouse's headers: something else answered")
-        return columns_of(result)
+        return Reply(columns_of(result))
+
+    async def look(self, query_id: str) -> Presence:
+        """See Link."""
+        return await look_through(self, query_id)
 
     async def kill(self, query_id: str) -> None:
         """See Link."""
@@ -177,9 +176,8 @@ class HttpLink:
             self._connecting = None
 
     async def _connect(self) -> tuple[AsyncClient, AsyncClient]:
-        limit_s = self._config.connect_timeout_s + self._config.max_execution_time_s
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(self._connect_limit_s):
                 client = await self._make_client()
                 try:
                     return client, await self._make_client()
@@ -187,13 +185,13 @@ class HttpLink:
                     await client.close()
                     raise
         except TimeoutError:
-            raise TimeoutError(f"no connection within {limit_s:g}s") from None
+            raise TimeoutError(f"no connection within {self._connect_limit_s:g}s") from None
 
     async def _make_client(self) -> AsyncClient:
         config = self._config
         return await clickhouse_connect.get_async_client(
-            host=config.host,
-            port=config.port,
+            host=self._address.host,
+            port=self._address.port,
             database=config.database,
             username=config.username,
             password=config.password.get_secret_value(),
@@ -213,8 +211,16 @@ def columns_of(result: QueryResult) -> Columns:
     return dict(zip(result.column_names, result.result_columns, strict=True))
 
 
+async def look_through(link: Link, query_id: str) -> Presence:
+    """The version and the clock of the one engine behind a link."""
+    before_ms = clock.wall_ms()
+    columns = (await link.query(query_id, f"SELECT {WHAT_ANSWERS}", {})).columns
+    return Presence(f"ClickHouse {columns['version'][0]}", clock.skew_s(columns["now_ms"][0], before_ms))
+
+
 def statement_settings(config: ClickHouseAddress) -> dict[str, Any]:
-    """The settings of one statement: its limits at the server, and the zone of times that name none."""
+    """The settings of one statement: its limits at the server, the zone of times that name none, and that a `Distributed` table
+    answers from all of its shards, from replicas that do not lag, or not at all."""
     return {
         "session_timezone": "UTC",
         "max_execution_time": config.max_execution_time_s,
@@ -222,6 +228,9 @@ def statement_settings(config: ClickHouseAddress) -> dict[str, Any]:
         "max_result_rows": config.max_rows,
         "result_overflow_mode": "throw",
         "max_memory_usage": config.max_memory_bytes,
+        "skip_unavailable_shards": 0,
+        "max_replica_delay_for_distributed_queries": config.max_delay_s,
+        "fallback_to_stale_replicas_for_distributed_queries": 0,
     }
 
 

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, TypeVar
 from uuid import uuid4
 
 import numpy as np
 from pydantic import Field
 
-from app import clock, filters
 from app.errors import SourceForeign, SourceRejected, SourceUnavailable
-from app.model import Frame, Statement
+from app.model import Frame, Notice, Statement
 from app.sources.base import translate
+from app.sources.clickhouse.address import ClickHouseAddress
+from app.sources.clickhouse.dialect import DIALECT
 from app.sources.clickhouse.embedded import EmbeddedLink
-from app.sources.clickhouse.link import ERRORS, ClickHouseAddress, Columns, HttpLink, Link
-from app.sources.sql.dialect import CLICKHOUSE, FLOAT, SeriesDialect, code_only
+from app.sources.clickhouse.link import ERRORS, Columns, HttpLink, Link, Reply
+from app.sources.clickhouse.nodes import NodesLink
+from app.sources.sql.dialect import CLICKHOUSE, SeriesDialect, code_only
 from app.sources.sql.rollups import FoundTables, RolledUpRead, send_statement, wanted_tables
 from app.sources.sql.rows import (
     count_rows,
@@ -42,56 +45,9 @@ _KILL_WAIT_S = 0.2
 #: Frames of more rows than this are put together in a thread, so that the event loop stays free.
 _INLINE_ROWS = 5_000
 
-_TYPES = {"text": "String", "texts": "Array(String)", "number": "Float64"}
-# The braces are doubled for `str.format`.
-_NUMBER = filters.NUMBER.replace("\\", "\\\\").replace("{", "{{").replace("}", "}}")
-_KNOWN = f"isNotNull({FLOAT}) AND isFinite({FLOAT})"
-_EXTREMES = (
-    f'countIf({_KNOWN}) AS "$count"',
-    f'argMinIf(time, ({FLOAT}, time), {_KNOWN}) AS "$low_time", minIf({FLOAT}, {_KNOWN}) AS "$low"',
-    f'argMaxIf(time, ({FLOAT}, -time), {_KNOWN}) AS "$high_time", maxIf({FLOAT}, {_KNOWN}) AS "$high"',
-    f'maxIf(time, {_KNOWN}) AS "$known_time", argMaxIf({FLOAT}, time, {_KNOWN}) AS "$known"',
-    'min(time) AS "$first_time", max(time) AS "$last_time"',
-)
-_LOW, _HIGH, _NULL = '"$count" > 0', '"$count" > 0 AND "$high_time" != "$low_time"', '"$count" = 0'
-_EARLY = '"$last_time" < {thin_to_ms}'
-_ANY, _ANY_KNOWN = f"countIf({_EARLY}) > 0", f"countIf({_EARLY} AND {_LOW}) > 0"
-_KNOWN_TIME, _LAST_TIME = f'maxIf("$known_time", {_EARLY} AND {_LOW})', f'maxIf("$last_time", {_EARLY})'
-_NEWEST = f'ifNull(argMaxIf("$known", "$known_time", {_EARLY} AND {_LOW}), nan)'
-_TIMES = (
-    f'groupArrayIf("$low_time", {_LOW}), groupArrayIf("$high_time", {_HIGH}), groupArrayIf("$first_time", {_NULL})',
-    f"if({_ANY_KNOWN}, [{_KNOWN_TIME}], []), if({_ANY}, [{_LAST_TIME}], [])",
-)
-_VALUES = (
-    f'groupArrayIf(ifNull("$low", nan), {_LOW}), groupArrayIf(ifNull("$high", nan), {_HIGH})',
-    f'arrayMap(_ -> nan, groupArrayIf("$first_time", {_NULL})), if({_ANY_KNOWN}, [{_NEWEST}], [])',
-    f"if({_ANY}, [if({_ANY_KNOWN} AND {_LAST_TIME} = {_KNOWN_TIME}, {_NEWEST}, nan)], [])",
-)
-_DIALECT = SeriesDialect(
-    quoting=CLICKHOUSE,
-    placeholder=lambda name, kind: f"{{{name}:{_TYPES[kind]}}}",
-    parameter=re.compile(r"\{(\w+):"),
-    # Text whatever the column is: an Enum compared with a word that it does not know is an error. Indices still serve it.
-    as_text="ifNull(toString({column}), '')",
-    as_float="ifNull(toFloat64({column}), {otherwise})",
-    nan="nan",
-    collect="groupArray",
-    one_of="{column} IN {operand}",
-    # ClickHouse lets a dot match a newline, RE2 elsewhere does not.
-    matches="match({column}, concat('(?-s)', {operand}))",
-    as_number=f"if(match({{column}}, '^(?:{_NUMBER})$'), toFloat64OrNull({{column}}), NULL)",
-    time_advice="write toUnixTimestamp64Milli(...) AS time",
-    alias_hides_column=True,
-    thinned_value="toFloat64(value)",
-    extremes=", ".join(_EXTREMES),
-    thinned_times=f"arrayConcat({', '.join(_TIMES)})",
-    thinned_values=f"arrayConcat({', '.join(_VALUES)})",
-    stretch="intDiv(time, {width})",
-    instant="fromUnixTimestamp64Milli({ms})",
-    hour="toStartOfHour({column})",
-)
 #: The one column and row of an answer of points.
 _SERIES = "series"
+_Answer = TypeVar("_Answer")
 _GROUPED = re.compile(r"groupArray\((?:tuple)?\((.*)\)\)")
 
 
@@ -113,7 +69,7 @@ class ClickHouseRead(RolledUpRead):
     """
 
     spared_by_coarser: ClassVar[bool] = True
-    dialect: ClassVar[SeriesDialect] = _DIALECT
+    dialect: ClassVar[SeriesDialect] = DIALECT
     placeholders: ClassVar[tuple[str, ...]] = ("from_ms", "to_ms", "step_ms", "now_ms", "by", "where", "table")
 
     @property
@@ -134,7 +90,7 @@ class ClickHouseSource:
     def __init__(self, name: str, config: ClickHouseConfig) -> None:
         self.name = name
         self._max_rows = config.max_rows
-        self._link: Link = HttpLink(config) if config.interface == "http" else EmbeddedLink(config)
+        self._link = _link_of(name, config)
         self.skew_s: float | None = None
         self.warning: str | None = None
         self._kills: set[asyncio.Task[None]] = set()
@@ -156,10 +112,15 @@ class ClickHouseSource:
     async def fetch(self, statement: Statement) -> Frame:
         """Ask. Raises SourceError. A cancelled fetch stops its query at the server and waits for that 0.2 s at most."""
         statement = send_statement(statement, await self._tables_of(statement))
-        params = _driver_params(statement)
-        if not yields_points(statement.text, CLICKHOUSE):
-            return self._event_frame(await self._query_whole(_select_columns(statement.text, self._max_rows), params))
-        columns = await self._query_whole(_select_points(statement, self._max_rows), params)
+        points = yields_points(statement.text, CLICKHOUSE)
+        text = _select_points(statement, self._max_rows) if points else _select_columns(statement.text, self._max_rows)
+        reply = await self._query_whole(text, _driver_params(statement))
+        frame = await self._point_frame(reply.columns, statement) if points else self._event_frame(reply.columns)
+        if reply.lag is None:
+            return frame
+        return replace(frame.remark(Notice("warning", f"{self.name}: {reply.lag}")), partial=True)
+
+    async def _point_frame(self, columns: Columns, statement: Statement) -> Frame:
         if set(columns) != {_SERIES}:
             raise SourceForeign(self.name, f"answered what was not asked: the columns {', '.join(columns)}")
         series = columns[_SERIES]
@@ -185,41 +146,44 @@ class ClickHouseSource:
         params = _driver_params(statement)
         text = _select_points(statement, self._max_rows) if yields_points(statement.text, CLICKHOUSE) else statement.text
         await self._query(f"EXPLAIN {text}", params)
-        described = await self._query(f"DESCRIBE TABLE (\n{statement.text}\n)", params)
+        described = (await self._query(f"DESCRIBE TABLE (\n{statement.text}\n)", params)).columns
         found = dict(zip(described["name"], described["type"], strict=True)).get("time", "not there")
         if not re.match(r"(Nullable\(|LowCardinality\()*U?Int", found):
-            raise no_integer_time(self.name, f"{found}, no integer", _DIALECT.time_advice)
+            raise no_integer_time(self.name, f"{found}, no integer", DIALECT.time_advice)
 
-    async def _query_whole(self, text: str, params: dict[str, Any]) -> Columns:
+    async def _query_whole(self, text: str, params: dict[str, Any]) -> Reply:
         """The cells of the one row that these statements make. Without that row the answer was cut short.
 
         A query that is killed may end as if all were well, with some of its rows or none (seen with the embedded engine).
         """
-        columns = await self._query(text, params)
+        columns, lag = await self._query(text, params)
         if not columns or any(len(cells) != 1 for cells in columns.values()):
             raise SourceUnavailable(self.name, "the answer was cut short: the query was killed")
-        return {name: cells[0] for name, cells in columns.items()}
+        return Reply({name: cells[0] for name, cells in columns.items()}, lag)
 
     async def _tables_of(self, statement: Statement) -> frozenset[str]:
         """Which tables of its roll-ups are there. A schema of an earlier version has none, and the raw table is read then."""
         wanted = wanted_tables(statement)
         for table in self._found.unknown(wanted):
-            found = await self._query(f"EXISTS TABLE {table}", {})
+            found, _ = await self._query(f"EXISTS TABLE {table}", {})
             self._found.note(table, there=bool(next(iter(found.values()))[0]))
         return self._found.among(wanted)
 
     async def ping(self) -> str:
-        """The server's version. Raises SourceError."""
-        before_ms = clock.wall_ms()
-        columns = await self._query("SELECT version() AS version, toUnixTimestamp64Milli(now64(3)) AS now_ms", {})
-        self.skew_s = clock.skew_s(columns["now_ms"][0], before_ms)
-        return f"ClickHouse {columns['version'][0]}"
+        """The server's version; of several nodes, how each of them is. Raises SourceError."""
+        found = await self._stoppable(self._link.look)
+        self.skew_s, self.warning = found.skew_s, found.warning
+        return found.text
 
-    async def _query(self, text: str, params: dict[str, Any]) -> Columns:
+    async def _query(self, text: str, params: dict[str, Any]) -> Reply:
+        return await self._stoppable(lambda query_id: self._link.query(query_id, text, params))
+
+    async def _stoppable(self, ask: Callable[[str], Awaitable[_Answer]]) -> _Answer:
+        """Ask under an id of its own. When the caller leaves, what runs under that id is killed."""
         query_id = str(uuid4())
         try:
             with translate(self.name, ERRORS):
-                return await self._link.query(query_id, text, params)
+                return await ask(query_id)
         except SourceRejected:
             self._found.forget()
             raise
@@ -236,7 +200,15 @@ class ClickHouseSource:
 
     def _expect_integers(self, times: Sequence[Any]) -> None:
         if not all(isinstance(time, int) for time in times[:1]):
-            raise no_integer_time(self.name, "no integer", _DIALECT.time_advice)
+            raise no_integer_time(self.name, "no integer", DIALECT.time_advice)
+
+
+def _link_of(name: str, config: ClickHouseConfig) -> Link:
+    if config.interface == "chdb":
+        return EmbeddedLink(config)
+    if config.hosts:
+        return NodesLink(name, config)
+    return HttpLink(config, config.nodes[0], config.connect_timeout_s + config.max_execution_time_s)
 
 
 def _driver_params(statement: Statement) -> dict[str, Any]:
@@ -245,8 +217,8 @@ def _driver_params(statement: Statement) -> dict[str, Any]:
 
 def _select_points(statement: Statement, max_rows: int) -> str:
     """The points as one cell: an array with a tuple for each series."""
-    columns = ", ".join(f'"{name}"' for name in (*statement.labels, *list_columns(statement, _DIALECT)))
-    series = select_series(statement, max_rows, _DIALECT)
+    columns = ", ".join(f'"{name}"' for name in (*statement.labels, *list_columns(statement, DIALECT)))
+    series = select_series(statement, max_rows, DIALECT)
     return f"SELECT groupArray(tuple({columns})) AS {_SERIES} FROM ({series})"  # noqa: S608  the catalogue's own text
 
 

@@ -114,9 +114,10 @@ class TypedResult(msgspec.Struct):
 
 
 class Build(msgspec.Struct):
-    """A server's build information."""
+    """A server's build information. VictoriaMetrics may leave all of it out."""
 
-    version: str
+    version: str = ""
+    application: str = ""
 
 
 _MATRIX = msgspec.json.Decoder(ApiReply[Matrix]).decode

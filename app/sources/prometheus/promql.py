@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from urllib.parse import quote
 
 from app.filters import regex_predicate
@@ -11,6 +12,8 @@ from app.model import Matcher, TimeRange
 
 #: A name that PromQL takes as it is; any other (Prometheus 3 has names with dots) is quoted.
 _PLAIN_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+#: Prometheus refuses more points a series than this.
+MOST_POINTS = 11_000
 _REPLACEMENT, _ESCAPED_REPLACEMENT = "\ufffd", r"\ufffd"
 _SPECIAL = re.compile(r"([.+*?()|\[\]{}^$\\])")
 
@@ -51,3 +54,15 @@ def rate_window(span: TimeRange, least_s: int) -> str:
     """The time that a rate looks back over: the step, and no less than `least_s`."""
     width_ms = max(span.step_ms, least_s * 1000)
     return f"{width_ms}ms" if width_ms % 1000 else f"{width_ms // 1000}s"
+
+
+def split_range(span: TimeRange) -> Iterator[TimeRange]:
+    """The range in pieces of at most `MOST_POINTS`."""
+    width_ms = MOST_POINTS * span.step_ms
+    for from_ms in range(span.from_ms, span.to_ms, width_ms):
+        yield TimeRange(from_ms, min(from_ms + width_ms, span.to_ms), span.step_ms)
+
+
+def epoch_seconds(at_ms: int) -> int | float:
+    """The instant as the API takes it."""
+    return at_ms / 1000 if at_ms % 1000 else at_ms // 1000

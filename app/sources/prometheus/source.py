@@ -11,27 +11,35 @@ import re
 import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import aiohttp
 import numpy as np
-from pydantic import Field, HttpUrl, SecretStr
+from pydantic import Field
 from yarl import URL
 
 from app import clock
 from app.cooperative import run_in_slices
-from app.errors import SourceGarbled, SourceOverloaded, SourceRejected, SourceTimeout, SourceUnavailable, TooManyRows
+from app.errors import (
+    SourceError,
+    SourceGarbled,
+    SourceOverloaded,
+    SourceRejected,
+    SourceTimeout,
+    SourceUnavailable,
+    TooManyRows,
+)
 from app.filters import accepts
-from app.model import NO_REMARKS, Frame, Labels, Matcher, Remarks, Statement, TimeRange, Times, Values, frame_of_parts
-from app.sources.base import Ask, ErrorTable, Read, SourceConfig, expect_read, translate
+from app.model import NO_REMARKS, Frame, Labels, Matcher, Notice, Remarks, Statement, TimeRange, Times, frame_of_parts
+from app.sources.base import Ask, ErrorTable, Read, expect_read, translate
 from app.sources.prometheus import answers, matrix
+from app.sources.prometheus.address import PrometheusAddress
 from app.sources.prometheus.answers import ApiReply
-from app.sources.prometheus.promql import label_matcher, label_name, path_name, rate_window
+from app.sources.prometheus.newest import REPEATING_STEP_MS, SeriesPoints, newest_span, repeated_s, repeats_text
+from app.sources.prometheus.promql import epoch_seconds, label_matcher, label_name, path_name, rate_window, split_range
 
-#: Prometheus refuses more points a series than this.
-MOST_POINTS = 11_000
 _MOST_BYTES = 256 << 20
 _ORDERS = ("<", "<=", ">", ">=")
 _PLACEHOLDER = re.compile(r"\{(by|where|and_where|window)\}")
@@ -44,7 +52,6 @@ _ERRORS: ErrorTable = {
     # refused, reset, closed without an answer
     aiohttp.ClientConnectionError: SourceUnavailable,
 }
-SeriesPoints = tuple[Labels, Times, Values]
 
 
 class QueryAnswer(NamedTuple):
@@ -54,17 +61,10 @@ class QueryAnswer(NamedTuple):
     remarks: Remarks
 
 
-class PrometheusConfig(SourceConfig):
-    """A Prometheus, or whatever speaks its API (Thanos, Mimir, VictoriaMetrics)."""
+class PrometheusConfig(PrometheusAddress):
+    """A Prometheus as the configuration file has it."""
 
     kind: Literal["prometheus"] = Field("prometheus", description="what the store is")
-    url: HttpUrl = Field(description="the server's address, without /api")
-    bearer_token: SecretStr | None = Field(None, description="sent as `Authorization: Bearer`")
-    username: str | None = Field(None, description="for HTTP Basic")
-    password: SecretStr | None = Field(None, description="for HTTP Basic")
-    ca_file: Path | None = Field(None, description="PEM file of the authority that signed the server's certificate")
-    max_execution_time_s: float = Field(4.0, gt=0, le=60, description="sent along as `timeout`; keep it below attempt_timeout_s")
-    min_window_s: int = Field(60, ge=1, le=86_400, description="the shortest window of a rate: four scrape intervals")
 
     def build(self, name: str) -> PrometheusSource:
         """The source under its configured name."""
@@ -116,6 +116,8 @@ class PrometheusSource:
         self._session: aiohttp.ClientSession | None = None
         self.skew_s: float | None = None
         self.warning: str | None = None
+        #: for how long before now ranges repeat an older value; None until a ping has looked
+        self._repeats_s: int | None = None
 
     async def open(self) -> None:
         """Nothing: connections are made when first needed."""
@@ -128,6 +130,7 @@ class PrometheusSource:
     async def reconnect(self) -> None:
         """Close every connection; the next fetch makes new ones."""
         session, self._session = self._session, None
+        self._repeats_s = None
         if session is not None:
             await session.close()
 
@@ -140,7 +143,7 @@ class PrometheusSource:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=config.pool_size, ssl=verified),
                 timeout=aiohttp.ClientTimeout(sock_connect=config.connect_timeout_s, sock_read=config.max_execution_time_s + 1),
-                headers={"Accept-Encoding": "identity"} | _auth_header(config),
+                headers={"Accept-Encoding": "identity"} | config.sent_headers,
                 auth=aiohttp.BasicAuth(config.username, secret) if config.username else None,
                 trust_env=False,
             )
@@ -158,23 +161,36 @@ class PrometheusSource:
             # The open bucket is evaluated at now. A bucket that the range cuts off is evaluated at the range's end.
             at_ms = statement.now_ms or (span.to_ms if span.exact else 0)
             closed = TimeRange(span.from_ms, last_ms if at_ms else span.to_ms, span.step_ms)
-            tasks = [self._query_range(query, piece) for piece in _split_range(closed)]
+            tasks = [self._query_range(query, piece) for piece in split_range(closed)]
             if at_ms:
                 tasks.append(self._query_instant(query, at_ms, last_ms))
-            return self._frame_of(await _gather_all(tasks), remarks, statement)
+            frame = self._frame_of(await _gather_all(tasks), remarks, statement)
+            if self._repeats_s and span.step_ms < REPEATING_STEP_MS and closed.to_ms > clock.wall_ms() - self._repeats_s * 1000:
+                return replace(frame.remark(Notice("warning", f"{self.name}: {repeats_text(self._repeats_s)}")), partial=True)
+            return frame
 
     async def explain(self, statement: Statement) -> None:
         """Let the server parse the expression and evaluate it at the epoch, where it has no samples. Raises SourceError."""
         with translate(self.name, _ERRORS):
-            params = {"query": self._fill_query(statement, statement.where), "time": 0}
+            params = {"query": self._fill_query(statement, statement.where), "time": 0} | self._config.sent_params
             answers.read_vector(self.name, *await self._send_request("POST", "/api/v1/query", params))
 
     async def ping(self) -> str:
         """The server's version. Raises SourceError."""
         with translate(self.name, _ERRORS):
             reply = await self._send_request("GET", "/api/v1/status/buildinfo", {})
-            answer = answers.read_reply(self.name, *reply, answers.decode_build)
-            return f"Prometheus {answer.data.version}"
+            build = answers.read_reply(self.name, *reply, answers.decode_build).data
+            if self._repeats_s is None:
+                await self._look_at_newest()
+            return f"{build.application or 'Prometheus'} {build.version or '(its API; it names no version)'}"
+
+    async def _look_at_newest(self) -> None:
+        """Learn, once for each session, whether ranges end in repeated values."""
+        span = newest_span(clock.wall_ms())
+        with suppress(SourceError):
+            answer = await self._query_range("time()", span)
+            self._repeats_s = repeated_s(answer.series, span)
+            self.warning = repeats_text(self._repeats_s) if self._repeats_s else None
 
     def _fill_query(self, statement: Statement, where: Sequence[Matcher]) -> str:
         read = expect_read(statement, PrometheusRead)
@@ -208,14 +224,14 @@ class PrometheusSource:
 
     async def _label_values(self, label: str, statement: Statement) -> ApiReply[list[str]]:
         span, name = statement.range, expect_read(statement, PrometheusRead).word(label)
-        params = {"start": span.from_ms / 1000, "end": span.to_ms / 1000}
+        params = {"start": span.from_ms / 1000, "end": span.to_ms / 1000} | self._config.sent_params
         reply = await self._send_request("GET", f"/api/v1/label/{path_name(name)}/values", params)
         return answers.read_reply(self.name, *reply, answers.decode_values)
 
     async def _query_range(self, query: str, span: TimeRange) -> QueryAnswer:
         step_s = span.step_ms // 1000
         params = {"query": query, "start": span.from_ms // 1000 + step_s, "end": span.to_ms // 1000, "step": step_s}
-        reply = await self._send_request("POST", "/api/v1/query_range", params | self._timeout_param)
+        reply = await self._send_request("POST", "/api/v1/query_range", params | self._further_params)
         answer = answers.read_matrix(self.name, *reply)
         # A bucket is named by its start and evaluated at its end.
         ends = TimeRange(span.from_ms + span.step_ms, span.to_ms + span.step_ms, span.step_ms)
@@ -227,7 +243,7 @@ class PrometheusSource:
         return QueryAnswer(shifted, answers.read_remarks(self.name, answer))
 
     async def _query_instant(self, query: str, at_ms: int, bucket_ms: int) -> QueryAnswer:
-        params = {"query": query, "time": _epoch_seconds(at_ms)} | self._timeout_param
+        params = {"query": query, "time": epoch_seconds(at_ms)} | self._further_params
         answer = answers.read_vector(self.name, *await self._send_request("POST", "/api/v1/query", params))
         time = np.array([bucket_ms], dtype=np.int64)
         with self._reading_points("""a value as [seconds, "number"]"""):
@@ -244,8 +260,8 @@ class PrometheusSource:
             raise SourceGarbled(self.name, f"expected {expected}, found {odd}") from None
 
     @property
-    def _timeout_param(self) -> dict[str, Any]:
-        return {"timeout": f"{round(self._config.max_execution_time_s * 1000)}ms"}
+    def _further_params(self) -> dict[str, Any]:
+        return {"timeout": f"{round(self._config.max_execution_time_s * 1000)}ms"} | self._config.sent_params
 
     async def _send_request(self, method: str, path: str, params: dict[str, Any]) -> tuple[int, bytes]:
         """Status and body of the reply. Raises SourceError where it is no HTTP."""
@@ -323,21 +339,6 @@ async def _gather_all(tasks: Sequence[Any]) -> list[QueryAnswer]:
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [task.result() for task in running]
-
-
-def _split_range(span: TimeRange) -> Iterator[TimeRange]:
-    """The range in pieces of at most `MOST_POINTS`."""
-    width_ms = MOST_POINTS * span.step_ms
-    for from_ms in range(span.from_ms, span.to_ms, width_ms):
-        yield TimeRange(from_ms, min(from_ms + width_ms, span.to_ms), span.step_ms)
-
-
-def _epoch_seconds(at_ms: int) -> int | float:
-    return at_ms / 1000 if at_ms % 1000 else at_ms // 1000
-
-
-def _auth_header(config: PrometheusConfig) -> dict[str, str]:
-    return {"Authorization": f"Bearer {config.bearer_token.get_secret_value()}"} if config.bearer_token else {}
 
 
 def _labels_of(metric: dict[str, str]) -> Labels:

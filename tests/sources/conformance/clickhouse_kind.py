@@ -82,6 +82,20 @@ def clickhouse_http_kind(folder: Path) -> Iterator[ClickHouseKind]:
 
 
 @contextmanager
+def clickhouse_nodes_kind(folder: Path) -> Iterator[ClickHouseKind]:
+    """Two nodes, the preferred one of which is down."""
+    server = ClickHouseServer(folder, "open sesame").start()
+    server.execute(f"CREATE DATABASE {_DATABASE}")
+    store = WireStore(server)
+    dead = f"127.0.0.1:{free_port()}"
+    access = {"username": server.username, "password": server.password, "database": _DATABASE, "connect_timeout_s": 5}
+    store.config = ClickHouseConfig.model_validate({"hosts": (dead, f"127.0.0.1:{server.port}"), **access})
+    yield ClickHouseKind(store, ClickHouseConfig(hosts=(dead, f"127.0.0.1:{free_port()}")))
+    server.close()
+    server.stop()
+
+
+@contextmanager
 def clickhouse_embedded_kind(folder: Path) -> Iterator[ClickHouseKind]:
     """The engine in this process. There is one engine a process, so another folder cannot be opened beside it."""
     connection: Any = chdb.connect(str(folder))  # type: ignore[no-untyped-call]  # chdb has no types

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.sources.base import Source
-from tests.sources.conformance.clickhouse_kind import clickhouse_embedded_kind, clickhouse_http_kind
+from tests.sources.conformance.clickhouse_kind import clickhouse_embedded_kind, clickhouse_http_kind, clickhouse_nodes_kind
 from tests.sources.conformance.duckdb_kind import duckdb_kind
 from tests.sources.conformance.kind import Kind
 from tests.sources.conformance.prometheus_kind import prometheus_kind
@@ -21,6 +21,7 @@ KINDS: Mapping[str, Callable[[Path], AbstractContextManager[Kind]]] = {
     "redis-sentinel": redis_sentinel_kind,
     "redis-cluster": redis_cluster_kind,
     "clickhouse-http": clickhouse_http_kind,
+    "clickhouse-nodes": clickhouse_nodes_kind,
     "clickhouse-embedded": clickhouse_embedded_kind,
     "duckdb": duckdb_kind,
     "prometheus": prometheus_kind,

@@ -19,8 +19,8 @@ from app.errors import (
 )
 from app.model import Frame, Matcher, TimeRange
 from app.sources.base import Ask
-from app.sources.prometheus.promql import label_matcher, path_name
-from app.sources.prometheus.source import MOST_POINTS, PrometheusConfig, PrometheusRead, PrometheusSource
+from app.sources.prometheus.promql import MOST_POINTS, label_matcher, path_name
+from app.sources.prometheus.source import PrometheusConfig, PrometheusRead, PrometheusSource
 from tests.frames import shown
 from tests.servers.patience import quickest
 from tests.servers.prometheus import prometheus_with
@@ -218,8 +218,9 @@ async def test_proxies_of_the_environment_are_not_used(port: int, monkeypatch: p
     await source.close()
 
 
-def test_secrets_are_not_shown() -> None:
-    config = PrometheusConfig.model_validate({"url": "http://x", "bearer_token": "s3cret", "username": "u", "password": "s3cret"})
+@pytest.mark.parametrize("secrets", [{"bearer_token": "s3cret"}, {"username": "u", "password": "s3cret"}])
+def test_secrets_are_not_shown(secrets: dict[str, str]) -> None:
+    config = PrometheusConfig.model_validate({"url": "http://x", **secrets})
     assert "s3cret" not in repr(config) + str(config) + config.model_dump_json()
 
 
