@@ -114,6 +114,11 @@ def test_views_under_the_systems_other_names_agree_with_the_trades(administrator
     assert brokers == administrator.execute(f"SELECT sum(requests), sum(fills), sum(rejects) FROM {DATABASE}.execution_1m")
 
 
+def test_the_bridge_may_see_which_roll_ups_are_there(bridge: ClickHouseServer) -> None:
+    wanted = ("account_snapshots_1m", "account_snapshots_1h", "account_extremes_1h", "orders_1m", "orders_1h", "orders_1d")
+    assert [bridge.execute(f"EXISTS TABLE {DATABASE}.{table}") for table in wanted] == ["1"] * 5 + ["0"]
+
+
 async def answers(server: ClickHouseServer) -> dict[str, Series]:
     source = source_on(server)
     try:

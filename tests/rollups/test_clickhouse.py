@@ -11,11 +11,12 @@ from typing import Any
 import chdb
 import pytest
 
-from app.model import Statement
+from app.model import Statement, TimeRange
+from app.sources.base import Ask
 from app.sources.clickhouse.source import ClickHouseConfig, ClickHouseSource
 from app.sources.sql.rollups import send_statement, wanted_tables
 from demo.schema import clickhouse_statements
-from tests.rollups.drawing import CASES, HOUR_MS, SEEDS, Drawn, answer_of, drawn_statements, told
+from tests.rollups.drawing import CASES, HOUR_MS, SEEDS, Drawn, answer_of, drawn_statements, rolled_reads, told
 
 ROOT = Path(__file__).parents[2]
 #: three days that end within an hour that still runs
@@ -220,3 +221,27 @@ def test_hours_whose_rows_were_changed_by_hand_are_found_and_marked(connection: 
         connection.query(statement)
     found = [hours_of(connection, database, source) for source in ("trades", "account_snapshots")]
     assert [0 < count < 25 for count in found] == [source == "trades", source == "account_snapshots"], found
+
+
+async def test_a_schema_without_roll_ups_is_read_raw_until_it_has_them(connection: Any) -> None:
+    database = "older"
+    copied_schema(connection, database)
+    connection.query(SAMPLES_OF_A_MONTH.format(database=database, count=2000, part="1"))
+    for name in ("account_snapshots_1h", "account_snapshots_1m"):
+        connection.query(f"DROP TABLE {database}.{name}_of_samples SYNC")
+        connection.query(f"DROP TABLE {database}.{name} SYNC")
+    begin_ms = int(cells(connection, "SELECT toUnixTimestamp(toStartOfMonth(now('UTC') - INTERVAL 1 MONTH), 'UTC') * 1000")[0])
+    read = rolled_reads("clickhouse")["open_trades"]
+    statement = read.statement(Ask("open_trades", TimeRange(begin_ms, begin_ms + 4 * HOUR_MS, HOUR_MS), ("account",)))
+    source = ClickHouseConfig(interface="chdb", path=connection.folder, database=database).build("clickhouse")
+    before = await source.fetch(statement)
+    assert before.value.tolist() == [3.0] * 4
+    # A roll-up that tells of itself: the answer shows which table was read.
+    copied_schema(connection, database)
+    told_apart = f"SELECT * REPLACE(77 AS open_positions) FROM {database}.account_snapshots"
+    connection.query(f"INSERT INTO {database}.account_snapshots_1h {told_apart}")
+    assert (await source.fetch(statement)).value.tolist() == [3.0] * 4
+    fresh = ClickHouseConfig(interface="chdb", path=connection.folder, database=database).build("clickhouse")
+    assert (await fresh.fetch(statement)).value.tolist() == [77.0] * 4
+    for one in (source, fresh):
+        await one.close()

@@ -52,6 +52,8 @@ MISTAKES = [
     ("table: samples_1m", 'table: "(SELECT FROM WHERE)"', "history.sql: not SQL"),
     ("table: samples_1m", "tabel: samples_1m", "history.rollups.0.tabel: "),
     ("from_thinned: 1h", "from_thinned: 1d", None),
+    ("      rollups:", "      keeps: 90d\n      rollups:", None),
+    ("      rollups:", "      parts: max\n      keeps: 90d\n      rollups:", "history.keeps: is for samples"),
     ("      rollups:", "      gaps: SELECT hour FROM gaps\n      rollups:", None),
     (
         "      rollups:",

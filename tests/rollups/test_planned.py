@@ -6,12 +6,14 @@ import re
 
 import pytest
 
-from app.model import Query, Statement
+from app.clock import wall_ms
+from app.model import Query, Statement, TimeRange
 from app.query.limits import Limits
 from app.query.plan import plan_query
 from app.query.sizes import Room
+from app.sources.base import Ask
 from app.sources.sql.rollups import send_statement, wanted_tables
-from tests.rollups.drawing import HOUR_MS, catalogue
+from tests.rollups.drawing import HOUR_MS, catalogue, rolled_reads
 
 NOW_MS = 1_795_000_123_456
 DAY_MS = 24 * HOUR_MS
@@ -31,7 +33,8 @@ def sent(
 
 def tables(statement: Statement) -> list[str]:
     """The tables that are read, in order, the raw one among them; gaps aside."""
-    read = re.sub(r" AND toStartOfHour\(ts\) IN \(SELECT[^)]*\)", "", re.sub(r"NOT IN \(SELECT[^)]*\)", "", statement.text))
+    parts = [part for part in statement.text.split(" UNION ALL ") if not re.search(r"(?<!NOT) IN \(SELECT hour", part)]
+    read = re.sub(r"NOT IN \(SELECT[^)]*\)", "", " ".join(parts))
     return list(dict.fromkeys(re.findall(r"FROM (\w+)", read)))
 
 
@@ -79,3 +82,15 @@ def test_figures_of_orders_are_read_from_roll_ups_except_by_account() -> None:
 
 def test_an_exact_window_has_whole_hours_from_the_roll_up_and_its_edges_from_finer_tables() -> None:
     assert tables(sent("failed_trades", DAY_MS, exact=True)) == ["orders", "orders_1m", "orders_1h"]
+
+
+def test_what_is_older_than_a_table_keeps_its_rows_comes_from_the_next_coarser_one() -> None:
+    now_ms = wall_ms() // HOUR_MS * HOUR_MS
+    read = rolled_reads("clickhouse")["open_trades"]
+    found = {}
+    for days in (80, 90, 100, 365, 400):
+        span = TimeRange(now_ms - days * DAY_MS - 3 * HOUR_MS, now_ms - days * DAY_MS + 3 * HOUR_MS, 10_000)
+        statement = read.statement(Ask("open_trades", span, ("account",)))
+        found[days] = tables(send_statement(statement, ("account_snapshots_1m", "account_snapshots_1h")))
+    raw, minutes, hours = "account_snapshots", "account_snapshots_1m", "account_snapshots_1h"
+    assert found == {80: [raw], 90: [minutes, raw], 100: [minutes], 365: [hours, minutes], 400: [hours]}

@@ -7,7 +7,8 @@ that bucket. So a template reads either table, and `{table}` becomes a UNION whe
    from                                                                 to
 
 Only whole buckets of a roll-up are used, so the edges of a range are those of the raw table, wherever they lie. Hours that a
-roll-up has wrong (`gaps`) are read from the raw table, too.
+roll-up has wrong (`gaps`) are read from the raw table, too. What is older than a table keeps its rows (`keeps`) comes from the
+next coarser one, whose rows are samples with their own times, so that any step may be asked for.
 
 The choice is made when the statement is sent, by the tables that are there. The statement's own text is the one on the raw table:
 it says what is asked, and the answers of both are kept as one.
@@ -24,6 +25,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from app.clock import wall_ms
 from app.documents.schema import Name, Strict
 from app.model import Matcher, Statement, TimeRange
 from app.sources.base import Ask
@@ -60,6 +62,8 @@ class Rollup(Strict):
     table: str = Field(pattern=_TABLE)
     #: the labels that it has; None: all of the read
     labels: tuple[Name, ...] | None = None
+    #: how long it keeps its rows; None: as long as it is asked for
+    keeps: Width | None = None
 
     @property
     def bucket_ms(self) -> int:
@@ -71,10 +75,14 @@ class Rollup(Strict):
         """The tables that it needs."""
         return frozenset(_TABLES.findall(self.table) if self.table.startswith("(") else (self.table,))
 
+    def has_labels(self, statement: Statement) -> bool:
+        """Whether it has all labels that the statement keeps or filters."""
+        used = {*statement.labels, *(matcher.label for matcher in statement.where)}
+        return self.labels is None or used <= set(self.labels)
+
     def fits(self, statement: Statement, takes_samples: bool) -> bool:
         """Whether whole buckets of it answer a part of this statement as the raw rows do."""
-        used = {*statement.labels, *(matcher.label for matcher in statement.where)}
-        if takes_samples != (self.from_thinned is not None) or (self.labels is not None and not used <= set(self.labels)):
+        if takes_samples != (self.from_thinned is not None) or not self.has_labels(statement):
             return False
         if takes_samples:
             return _whole_stretches(statement, self.bucket_ms)
@@ -113,12 +121,27 @@ def _split_range(from_ms: int, to_ms: int, rollups: Sequence[Rollup]) -> Iterato
     yield from _split_range(ends_ms, to_ms, others)
 
 
+def _kept_parts(piece: _Piece, ladder: Sequence[tuple[Rollup | None, str | None]], now_ms: int) -> Iterator[_Piece]:
+    """A piece in the order of time: what is older than its table keeps is read from the next coarser one of the ladder."""
+    place = next((place for place, (rollup, _) in enumerate(ladder) if rollup == piece.rollup), len(ladder))
+    keeps = ladder[place][1] if place + 1 < len(ladder) else None
+    if keeps is None:
+        yield piece
+        return
+    begins_ms = -(-(now_ms - width_ms(keeps)) // _HOUR_MS) * _HOUR_MS
+    if piece.from_ms < begins_ms:
+        older = _Piece(ladder[place + 1][0], piece.from_ms, min(begins_ms, piece.to_ms))
+        yield from _kept_parts(older, ladder, now_ms)
+    if piece.to_ms > begins_ms:
+        yield replace(piece, from_ms=max(piece.from_ms, begins_ms))
+
+
 class RolledUpRead(SqlRead):
     """A template that may be read from roll-ups of its table.
 
     `columns` are the columns that the template reads of `{table}`; the first is the time. `gaps` is a SELECT of the hours that
-    are read from the raw table. `rolled_sql` stands in for `sql` where a roll-up is read, for figures that a roll-up has in
-    another form (states of quantiles).
+    are read from the raw table. `keeps` is how long the raw table keeps its rows. `rolled_sql` stands in for `sql` where a
+    roll-up is read, for figures that a roll-up has in another form (states of quantiles).
     """
 
     dialect: ClassVar[SeriesDialect]
@@ -127,6 +150,7 @@ class RolledUpRead(SqlRead):
     rollups: tuple[Rollup, ...] = ()
     gaps: str | None = None
     rolled_sql: str | None = None
+    keeps: Width | None = None
 
     @property
     def thins_from_ms(self) -> int:
@@ -148,6 +172,10 @@ class RolledUpRead(SqlRead):
         complete = self.table is not None and self.columns
         usable = [one for one in self.fitting_rollups(statement) if complete and one.tables <= set(tables)]
         pieces = self._pieces(statement, usable)
+        if self.keeps is not None and complete:
+            there = [one for one in self.rollups if one.from_step is not None and one.tables <= set(tables)]
+            ladder = ((None, self.keeps), *((one, one.keeps) for one in there if one.has_labels(statement)))
+            pieces = _joined_pieces(part for piece in pieces for part in _kept_parts(piece, ladder, wall_ms()))
         raw = self.sampled_statement(statement)
         if all(piece.rollup is None for piece in pieces):
             return raw
@@ -228,6 +256,8 @@ class RolledUpRead(SqlRead):
             yield "samples.sql", "is missing or has no {table}; a roll-up with `from_thinned` stands for samples"
         if self.table is None:
             yield "table", "is missing: the raw table that the roll-ups stand for"
+        if self.keeps is not None and (self.parts is not None or self.rolled_sql is not None):
+            yield "keeps", "is for samples; the rows of a roll-up are none here (`parts`, `rolled_sql`)"
         if self.rolled_sql is not None and yields_weight(self.rolled_sql, quoting) != yields_weight(self.sql, quoting):
             yield "rolled_sql", "and `sql` must both have a column `weight`, or neither"
         needed = {self.word(label).rpartition(".")[2] for label in self.labels}
