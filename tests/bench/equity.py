@@ -16,7 +16,7 @@ import httpx
 
 from tests.bench.fan_out import watched_bridge
 from tests.bench.report import Line
-from tests.servers.world import Stores
+from tests.servers.world import Stores, keeping_nothing
 
 _HOUR_MS = 3_600_000
 _POINTS = 1000
@@ -39,7 +39,7 @@ class _Seen:
 
 async def equity_lines(stores: Stores, folder: Path, askings: int) -> list[Line]:
     """The lines of the report."""
-    async with watched_bridge(stores.settings(fresh_s=0, settled_s=0), folder) as (port, pid):
+    async with watched_bridge(keeping_nothing(stores.settings(fresh_s=0, settled_s=0)), folder) as (port, pid):
         found = await _measured(stores, port, pid, askings)
     ours, alone = statistics.median(found.ours_s), statistics.median(found.alone_s)
     what = f"equity by account, 24 h, {stores.world.accounts} accounts at {_POINTS} points"
@@ -70,7 +70,7 @@ async def _measured(stores: Stores, port: int, pid: int, askings: int) -> _Seen:
     async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         with duckdb.connect(str(snapshot), read_only=True, config={"threads": 2}) as alone:
             for number in range(askings + 1):
-                to_ms = stores.until_ms - number * 60_000
+                to_ms = stores.until_ms // 60_000 * 60_000 - (number + 2) * 60_000
                 before = _reset_peak(pid)
                 ours_s, size = await _ask(client, port, to_ms)
                 grown = _memory(pid, "VmHWM") - before

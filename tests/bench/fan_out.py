@@ -172,7 +172,7 @@ async def watched_bridge(settings: Settings, folder: Path) -> AsyncIterator[tupl
     file.write_text(json.dumps(values | {"http": {"port": port, "lame_duck_s": 0}}), encoding="utf-8")
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "app", "serve", "--config", str(file))
     try:
-        async with httpx.AsyncClient(trust_env=False) as probe, asyncio.timeout(20):
+        async with httpx.AsyncClient(trust_env=False) as probe, asyncio.timeout(60):
             while not await _is_ready(probe, port):
                 await asyncio.sleep(0.05)
         yield port, process.pid

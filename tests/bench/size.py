@@ -23,7 +23,7 @@ from tests.bench.equity import equity_lines
 from tests.bench.metrics import total
 from tests.bench.report import Line
 from tests.e2e.conftest import client_of
-from tests.servers.world import Stores, running_stores
+from tests.servers.world import Stores, keeping_nothing, running_stores
 from tests.size.asking import Panel, panels
 
 _LADDER = (24, 200, 1000)
@@ -75,7 +75,7 @@ async def _costs(stores: Stores, accounts: int) -> list[Cost]:
 
 async def _opened(stores: Stores, accounts: int, hours: int) -> list[Cost]:
     """Raises AssertionError where anything was answered from a cache."""
-    app = build_service(stores.settings(fresh_s=0, settled_s=0), lambda: stores.until_ms).app
+    app = build_service(keeping_nothing(stores.settings(fresh_s=0, settled_s=0)), lambda: stores.until_ms).app
     found = []
     async with client_of(app) as client:
         for panel in panels():

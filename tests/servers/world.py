@@ -88,6 +88,16 @@ def unhurried(settings: Settings) -> Settings:
     return settings.model_copy(update={"sources": sources, "request": request})
 
 
+def keeping_nothing(settings: Settings) -> Settings:
+    """The settings of a bridge that asks its stores each time, also a snapshot that has not changed."""
+    sources = {
+        name: one.model_copy(update={"policy": one.policy.model_copy(update={"cache_bytes": 0, "cache_entries": 0})})
+        for name, one in settings.sources.items()
+    }
+    request = settings.request.model_copy(update={"ready_bytes": 0})
+    return settings.model_copy(update={"sources": sources, "request": request})
+
+
 def minutes(world: World, until_ms: int) -> Ints:
     """When a Prometheus has scraped, in tests that need no more of it: once a minute."""
     return np.arange(world.start_ms, until_ms + 1, 60_000)
