@@ -51,11 +51,19 @@ def _late_ms(bridge: HeavyBridge) -> float:
     return float(np.percentile([own_ms for _, own_ms in lateness(bridge)], 99))
 
 
-def test_every_heavy_request_is_answered_or_refused_and_some_are_answered(found: Found) -> None:
-    assert sum(found.seen.statuses.values()) == HEAVIES
+def test_every_heavy_request_is_answered_or_refused_and_not_all_are_refused(found: Found) -> None:
+    """504: it was let in, and the machine was too slow for it."""
     assert set(found.seen.statuses) <= {200, 429, 504}, found.seen.statuses
-    assert found.seen.statuses[200] > 0
-    assert found.metric('bridge_heavy_requests_total{outcome="refused"}') > 0, "not more was asked for than can be done"
+    assert found.seen.statuses.total() == HEAVIES
+    assert 0 < found.seen.statuses[429] < HEAVIES, "not more was asked for than can be done, or nothing was let in"
+
+
+def test_no_request_is_kept_for_much_longer_than_its_budget(found: Found) -> None:
+    """By the bridge's own clock; the budget is 4.8 s, and without the admission the heavy ones took 30 s."""
+    within, asked = (
+        found.metric(f'bridge_http_request_seconds_{line}route="/json/query"}}') for line in ('bucket{le="10.0",', "count{")
+    )
+    assert (within, asked > HEAVIES) == (asked, True)
 
 
 def test_every_light_panel_and_every_probe_is_answered(found: Found) -> None:
