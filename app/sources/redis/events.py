@@ -222,7 +222,7 @@ def _entry_times(entry_ids: Sequence[bytes]) -> Times:
 
 def _field_columns(entries: Sequence[Sequence[bytes]], fields: Sequence[str]) -> Mapping[str, Sequence[Cell]]:
     """A column of cells for each field. Entries are flat lists of names and values. Raises ValueError for an odd one."""
-    if any(len(entry) % 2 for entry in entries):
+    if any(length % 2 for length in set(map(len, entries))):
         raise ValueError("a name without a value")
     places = {name: 2 * place for place, name in enumerate(entries[0][::2])} if entries else {}
     by_name: list[dict[bytes, bytes]] = []

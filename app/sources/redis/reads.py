@@ -138,22 +138,23 @@ class Grouping:
         for each label."""
         keep = self._accepted_rows(labels, count)
         rows = list(zip(*(labels[name] for name in self._by), strict=True)) if self._by else [()] * count
-        kept = rows if len(keep) == count else [rows[row] for row in keep]
+        kept = rows if len(keep) == count else [rows[row] for row in keep.tolist()]
         sets = self._sets
-        place = [sets.setdefault(row, len(sets)) for row in kept]
-        return np.array(keep, dtype=np.intp), np.array(place, dtype=np.intp)
+        for row in dict.fromkeys(kept):
+            sets.setdefault(row, len(sets))
+        return keep, np.fromiter(map(sets.__getitem__, kept), np.intp, len(kept))
 
     def label_sets(self) -> list[Labels]:
         """The label sets of all pieces so far, by their indices."""
         return [tuple(zip(self._by, values, strict=True)) for values in self._sets]
 
-    def _accepted_rows(self, labels: Mapping[str, Sequence[str]], count: int) -> Sequence[int]:
+    def _accepted_rows(self, labels: Mapping[str, Sequence[str]], count: int) -> Indices:
         if not self._tested:
-            return range(count)
+            return np.arange(count)
         rows = list(zip(*(labels[name] for name in self._tested), strict=True))
         for row in set(rows) - self._verdicts.keys():
             self._verdicts[row] = self._accepts(dict(zip(self._tested, row, strict=True)))
-        return [place for place, row in enumerate(rows) if self._verdicts[row]]
+        return np.flatnonzero(np.fromiter(map(self._verdicts.__getitem__, rows), np.bool_, count))
 
 
 def group_rows(labels: Mapping[str, Sequence[str]], count: int, by: Sequence[str], where: Sequence[Matcher]) -> Grouped:
