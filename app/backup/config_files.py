@@ -33,6 +33,8 @@ _SECRETS = (
     # ClickHouse's users.xml, Redis' ACL file
     re.compile(rb"<password>[^<]+</password>", re.IGNORECASE),
     re.compile(rb"^user\s[^\n]*\s>\S+", re.MULTILINE),
+    # redis.conf and sentinel.conf
+    re.compile(rb"^(?:requirepass|masterauth|sentinel[ \t]+(?:auth-pass[ \t]+\S+|sentinel-pass))[ \t]+(?![<\s])\S", re.MULTILINE),
 )
 #: the folder in which provisioning/make_secrets.py stores passwords, one in each file
 _FOLDER = "secrets"

@@ -45,6 +45,8 @@ SECRETS = {
     "grafana.ini": "[security]\nadmin_password = hunter2\n",
     "users.xml": "<clickhouse><users><bridge><password>hunter2</password></bridge></users></clickhouse>",
     "users.acl": "user bridge on >hunter2 ~* +@read",
+    "redis.conf": "bind 127.0.0.1\nmasterauth hunter2\n",
+    "sentinel.conf": "sentinel auth-user rts sentinel\nsentinel auth-pass rts hunter2\n",
     "server.crt": "-----BEGIN PRIVATE KEY-----\nAAAA\n",
     "contact.json": '{"settings": {"token": "hunter2"}}',
     "made.py": 'files = {"admin_password": "hunter2"}',

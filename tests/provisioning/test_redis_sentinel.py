@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -50,8 +51,9 @@ class ProvisionedSentinel(RedisServer):
         for placeholder, value in {
             "<the master's address> 6379": f"127.0.0.1 {master.port}",
             "<REDIS_SENTINEL_PASSWORD>": master.variables["REDIS_SENTINEL_PASSWORD"],
-            "<a password of the Sentinels' own>": OWN,
-            "<BRIDGE_SOURCES__RTS__CONNECT__SENTINEL_PASSWORD>": BRIDGES,
+            "<SHA-256 of the Sentinels' own password>": hashlib.sha256(OWN.encode()).hexdigest(),
+            "<SHA-256 of sentinel_password>": hashlib.sha256(BRIDGES.encode()).hexdigest(),
+            "<the Sentinels' own password>": OWN,
             "port 26379": f"port {self.port}",
             "/var/lib/redis": str(folder),
             "rts 5000": "rts 1000",
