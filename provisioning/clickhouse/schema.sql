@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS trade_system.trades (
     execution_price Decimal(18, 8),
     point Decimal(18, 8),
     retcode UInt16,
-    slippage_points Float64 MATERIALIZED if(point = 0, 0, toFloat64((execution_price - requested_price) / point) * toInt8(direction)),
+    slippage_points Float64 MATERIALIZED ifNull(toFloat64((execution_price - requested_price) / nullIf(point, 0)) * toInt8(direction), 0),
     pnl Decimal(18, 4),
     commission Decimal(18, 4),
     swap Decimal(18, 4),
@@ -185,8 +185,8 @@ SELECT
     toUInt64(retcode NOT IN (0, 10008, 10009, 10010, 10025)) AS rejects,
     toUInt64(state = 'failed') AS failed,
     toUInt64(state != 'failed') AS executed,
-    if(retcode IN (10009, 10010), if(point = 0, 0, toDecimal128((execution_price - requested_price) / point, 8) * toInt8(direction)), 0) AS fill_slippage,
-    if(state != 'failed', if(point = 0, 0, toDecimal128((execution_price - requested_price) / point, 8) * toInt8(direction)), 0) AS executed_slippage,
+    if(retcode IN (10009, 10010), ifNull(toDecimal128((execution_price - requested_price) / nullIf(point, 0), 8) * toInt8(direction), 0), 0) AS fill_slippage,
+    if(state != 'failed', ifNull(toDecimal128((execution_price - requested_price) / nullIf(point, 0), 8) * toInt8(direction), 0), 0) AS executed_slippage,
     arrayReduce('quantilesExactInclusiveState(0.5, 0.95, 0.99)', if(state != 'failed', [execution_latency_ms], [])) AS latency
 FROM trade_system.trades FINAL;
 
@@ -259,9 +259,9 @@ SELECT
     countIf(retcode NOT IN (0, 10008, 10009, 10010, 10025)) AS rejects,
     countIf(state = 'failed') AS failed,
     countIf(state != 'failed') AS executed,
-    sumIf(if(point = 0, 0, toDecimal128((execution_price - requested_price) / point, 8) * toInt8(direction)),
+    sumIf(ifNull(toDecimal128((execution_price - requested_price) / nullIf(point, 0), 8) * toInt8(direction), 0),
           retcode IN (10009, 10010)) AS fill_slippage,
-    sumIf(if(point = 0, 0, toDecimal128((execution_price - requested_price) / point, 8) * toInt8(direction)),
+    sumIf(ifNull(toDecimal128((execution_price - requested_price) / nullIf(point, 0), 8) * toInt8(direction), 0),
           state != 'failed') AS executed_slippage,
     quantilesExactInclusiveStateIf(0.5, 0.95, 0.99)(execution_latency_ms, state != 'failed') AS latency
 FROM trade_system.trades
@@ -278,9 +278,9 @@ SELECT
     countIf(retcode NOT IN (0, 10008, 10009, 10010, 10025)) AS rejects,
     countIf(state = 'failed') AS failed,
     countIf(state != 'failed') AS executed,
-    sumIf(if(point = 0, 0, toDecimal128((execution_price - requested_price) / point, 8) * toInt8(direction)),
+    sumIf(ifNull(toDecimal128((execution_price - requested_price) / nullIf(point, 0), 8) * toInt8(direction), 0),
           retcode IN (10009, 10010)) AS fill_slippage,
-    sumIf(if(point = 0, 0, toDecimal128((execution_price - requested_price) / point, 8) * toInt8(direction)),
+    sumIf(ifNull(toDecimal128((execution_price - requested_price) / nullIf(point, 0), 8) * toInt8(direction), 0),
           state != 'failed') AS executed_slippage,
     quantilesExactInclusiveStateIf(0.5, 0.95, 0.99)(execution_latency_ms, state != 'failed') AS latency
 FROM trade_system.trades

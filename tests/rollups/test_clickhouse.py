@@ -46,7 +46,7 @@ SELECT toUUID(concat('00000000-0000-4000-8000-', leftPad(toString(number), 12, '
        concat('B', toString(number % 2)), ['EURUSD', 'USDJPY', 'XAUUSD'][cityHash64(number, 1) % 3 + 1],
        if(cityHash64(number, 2) % 2, 'buy', 'sell'),
        multiIf({{failed}}, 'failed', {{version}} > 1, 'closed', 'executed'), 1.1,
-       toDecimal64(1.1 + (cityHash64(number, 4, {{price}}) % 200 - 80) / 700000, 8), 0.00001,
+       toDecimal64(1.1 + (cityHash64(number, 4, {{price}}) % 200 - 80) / 700000, 8), if(number % 97 = 3, 0, 0.00001),
        if({{failed}}, 10006, if(number % 5, 10009, 10010)), cityHash64(number, 5) % 100, 'USD',
        fromUnixTimestamp64Milli(toInt64({FROM_MS} + cityHash64(number, 6) % {72 * HOUR_MS})),
        if({{version}} > 1, fromUnixTimestamp64Milli(toInt64({TO_MS})), NULL), cityHash64(number, 7) % 3000, {{version}}
