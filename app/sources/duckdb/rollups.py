@@ -2,7 +2,7 @@
 
 account_snapshots_1m   the newest sample of each account (and broker) in each minute
 account_snapshots_1h   the newest one in each hour
-account_extremes_1h    of each hour the first and the newest sample, and the first lowest and first highest of each figure
+account_extremes_1h    of each hour the first and the newest sample, and each figure's first lowest, first highest and newest one
 rollup_hours           how many samples each hour had when it was rolled up
 
 All rows are samples as they were written, so each statement on the raw table may be put to a roll-up instead. `update_rollups`
@@ -144,3 +144,5 @@ def _extreme_times(columns: set[str]) -> Iterator[str]:
         if columns.issuperset(needed):
             for pick, time in (("arg_min", "epoch_ms(ts)"), ("arg_max", "-epoch_ms(ts)")):
                 yield f"{pick}(ts, struct_pack(v := {figure}, t := {time})) FILTER (({figure}) IS NOT NULL)"
+            # A figure may have no value in the newest sample; the newest value is shown all the same.
+            yield f"max(ts) FILTER (({figure}) IS NOT NULL)"
