@@ -202,7 +202,7 @@ COMMANDS = (
                 metavar="FOLDER",
                 help="publish into another folder, which the bridge reads (default: the same)",
             ),
-            Option("--anew", action="store_true", help="roll up every hour again: after samples were changed in place"),
+            Option("--anew", action="store_true", help="roll up every hour again, not only those that have changed"),
             _CONFIG,
         ),
         _run_later("rollup", "roll_up", "config", "folder", "to", "anew"),

@@ -57,11 +57,12 @@ def drawn_statements(kind: str, data: Drawn, seed: int) -> Iterator[Statement]:
         labels = sorted(read.labels)
         by = tuple(chance.sample(labels, chance.randint(0, len(labels))))
         where = tuple(_filter(chance, label, data.values[label]) for label in labels if chance.random() < 0.3)
-        # Many have the finest step and all labels, as on a dashboard.
-        is_fine = read.thins_from_ms > 0 and chance.random() < 0.4
-        span = _span(chance, data, (10_000,) if is_fine else _STEPS_MS)
+        # Every second one has all labels, and is thinned by whole hours, as on a dashboard.
+        is_fine = read.thins_from_ms > 0 and case // len(reads) % 2 == 0
+        span = _span(chance, data, is_exact=not is_fine and chance.random() < 0.2)
         statement = read.statement(Ask(metric, span, tuple(labels) if is_fine else by, where))
-        yield _thinned(chance, statement) if read.parts is None and read.rolled_sql is None and not span.exact else statement
+        is_sampled = read.parts is None and read.rolled_sql is None and not span.exact
+        yield _thinned(chance, statement) if is_fine or (is_sampled and chance.random() < 0.7) else statement
 
 
 def _filter(chance: random.Random, label: str, values: Sequence[str]) -> Matcher:
@@ -72,14 +73,14 @@ def _filter(chance: random.Random, label: str, values: Sequence[str]) -> Matcher
     return Matcher(label, operator, ("|".join(some) if operator == "=~" else some[0],))  # type: ignore[arg-type]
 
 
-def _span(chance: random.Random, data: Drawn, steps_ms: Sequence[int]) -> TimeRange:
+def _span(chance: random.Random, data: Drawn, *, is_exact: bool) -> TimeRange:
     """A window of whole buckets, one that ends at a seam, or one bucket of exactly the window."""
     length_ms = chance.choice((HOUR_MS // 6, HOUR_MS, 6 * HOUR_MS, 30 * HOUR_MS, data.to_ms - data.from_ms + 4 * HOUR_MS))
     from_ms = chance.randint(data.from_ms - HOUR_MS, data.to_ms)
     to_ms = from_ms + length_ms
-    if chance.random() < 0.2:
+    if is_exact:
         return TimeRange(from_ms, to_ms, length_ms, from_ms)
-    step_ms = chance.choice(steps_ms)
+    step_ms = chance.choice(_STEPS_MS)
     from_ms = from_ms // step_ms * step_ms
     whole_ms = -(-to_ms // step_ms) * step_ms
     seam_ms = max(to_ms // 60_000 * 60_000, from_ms + 60_000)
@@ -87,9 +88,7 @@ def _span(chance: random.Random, data: Drawn, steps_ms: Sequence[int]) -> TimeRa
 
 
 def _thinned(chance: random.Random, statement: Statement) -> Statement:
-    """Most of the statements are thinned at the store, as a plan would have it."""
-    if chance.random() < 0.3:
-        return statement
+    """The statement, thinned at the store, as a plan would have it."""
     span = statement.range
     hours_ms = [-(-hours * HOUR_MS // span.step_ms) * span.step_ms for hours in (1, 2, 5)]
     thin_ms = chance.choice((span.step_ms * chance.randint(2, 50), *hours_ms))

@@ -109,7 +109,7 @@ async def test_a_roll_up_answers_as_the_raw_table_does(source: ClickHouseSource,
         used = is_rolled(statement)
         rolled, points = rolled + used, points + used * sum(len(times) for times, _, _ in raw.values())
         thinned += used and "account_extremes_1h" in wanted_tables(statement)
-    assert (rolled > CASES // 4, thinned > CASES // 100, points > CASES * 10) == (True, True, True), (rolled, thinned, points)
+    assert (rolled > CASES // 4, thinned > 1, points > CASES * 10) == (True, True, True), (rolled, thinned, points)
 
 
 def statements_of(file: str, database: str = "trade_system") -> list[str]:

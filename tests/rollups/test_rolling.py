@@ -98,15 +98,24 @@ def test_what_the_raw_table_no_longer_has_stays_in_the_roll_ups(tmp_path: Path) 
     assert len(kept) == 6 * 60 * 2
 
 
-def test_a_sample_that_was_changed_in_place_needs_anew(tmp_path: Path) -> None:
+def test_samples_that_were_changed_or_exchanged_are_noticed(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     publish(folder, 3)
     publish_rollups(folder, folder)
-    written = publish(folder, 4, more="UPDATE account_snapshots SET equity = equity + 1 WHERE account_id = 'A1'")
-    publish_rollups(folder, folder)
-    assert rows(pointed(folder), "account_snapshots_1m") != made_at_once(written, tmp_path)["account_snapshots_1m"]
-    assert main(["rollup", "--folder", str(folder), "--anew"]) == 0
+    # The second hour has as many samples as before.
+    changes = f"""UPDATE account_snapshots SET equity = equity + 1 WHERE ts = make_timestamp_ms({BEGIN_MS + 10_000});
+        UPDATE account_snapshots SET ts = ts + INTERVAL 1 SECOND WHERE ts = make_timestamp_ms({BEGIN_MS + HOUR_MS + 50_000})"""
+    written = publish(folder, 4, more=changes)
+    assert publish_rollups(folder, folder).endswith("published, 3 hours rolled up")
     assert {table: rows(pointed(folder), table) for table in ROLLUPS} == made_at_once(written, tmp_path)
+
+
+def test_every_hour_can_be_rolled_up_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "s"
+    publish(folder, 3)
+    for _ in range(2):
+        assert main(["rollup", "--folder", str(folder), "--anew"]) == 0
+    assert capsys.readouterr().out.count("published, 3 hours rolled up") == 2
 
 
 def test_a_snapshot_that_comes_meanwhile_stays_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,11 @@
 
 account_snapshots_1m   the newest sample of each account (and broker) in each minute
 account_snapshots_1h   the newest one in each hour
-account_extremes_1h    of each hour the first and the newest sample, and the first lowest and first highest of each figure
-rollup_hours           how many samples each hour had when it was rolled up
+account_extremes_1h    of each hour the first and the newest sample, and each figure's first lowest, first highest and newest one
+rollup_hours           how many samples each hour had when it was rolled up, and their hash
 
 All rows are samples as they were written, so each statement on the raw table may be put to a roll-up instead. `update_rollups`
-rolls up the hours whose number of samples has changed since: it is for writers, at each publication, and for `bridge rollup`.
+rolls up the hours whose samples have changed since: it is for writers, at each publication, and for `bridge rollup`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _COMPUTED = (
 def update_rollups(database: duckdb.DuckDBPyConnection, *, anew: bool = False) -> int:
     """Make the roll-ups where they are missing, and roll up the hours that have changed; how many that were.
 
-    An hour has changed when its number of samples has: a sample that was changed in place needs `anew`, which rolls up all hours.
-    What the raw table no longer has at its old end stays in the roll-ups, each for its own time. Raises duckdb.Error.
+    An hour has changed when the number or the hash of its samples has; `anew` rolls up all hours. What the raw table no longer
+    has at its old end stays in the roll-ups, each for its own time. Raises duckdb.Error.
     """
     _create_tables(database)
     changed = _changed_hours(database, anew)
@@ -75,7 +75,7 @@ def _columns_of(database: duckdb.DuckDBPyConnection, table: str) -> list[tuple[s
 def _create_tables(database: duckdb.DuckDBPyConnection) -> None:
     for table in ROLLUPS:
         database.execute(f"CREATE TABLE IF NOT EXISTS {table} AS SELECT * FROM {RAW} LIMIT 0")  # noqa: S608  constants
-    database.execute(f"CREATE TABLE IF NOT EXISTS {_HOURS} (hour BIGINT, samples BIGINT)")
+    database.execute(f"CREATE TABLE IF NOT EXISTS {_HOURS} (hour BIGINT, samples BIGINT, content UBIGINT)")
 
 
 def _changed_hours(database: duckdb.DuckDBPyConnection, anew: bool) -> list[int]:
@@ -83,16 +83,22 @@ def _changed_hours(database: duckdb.DuckDBPyConnection, anew: bool) -> list[int]
 
     The oldest hour of the raw table may have lost samples to its retention: it is not rolled up again for having fewer.
     """
-    counted = f"SELECT epoch_ms(ts) // {_HOUR_MS} AS hour, count(*) AS samples FROM {RAW} GROUP BY 1"  # noqa: S608  constants
-    differs = "TRUE" if anew else "r.samples IS DISTINCT FROM coalesce(n.samples, 0)"
+    counted = _count_hours("TRUE")
+    differs = "TRUE" if anew else "(r.samples, r.content) IS DISTINCT FROM (n.samples, n.content)"
     found = database.execute(
         f"""WITH n AS ({counted}), oldest AS (SELECT min(hour) AS hour FROM n)
         SELECT coalesce(n.hour, r.hour) AS hour FROM n FULL JOIN {_HOURS} r USING (hour), oldest
         WHERE (coalesce(n.hour, r.hour) > oldest.hour AND {differs})
-           OR (n.hour = oldest.hour AND (r.samples IS NULL OR r.samples < n.samples OR {anew}))
+           OR (n.hour = oldest.hour AND (r.samples IS NULL OR r.samples <= n.samples AND {differs}))
         ORDER BY 1"""  # noqa: S608  constants
     ).fetchall()
     return [int(hour) for (hour,) in found]
+
+
+def _count_hours(condition: str) -> str:
+    """The hours of the raw table, each with the number and the hash of its samples."""
+    figures = "count(*) AS samples, bit_xor(hash(s)) AS content"
+    return f"SELECT epoch_ms(ts) // {_HOUR_MS} AS hour, {figures} FROM {RAW} s WHERE {condition} GROUP BY 1"  # noqa: S608  constants
 
 
 def _roll_up(database: duckdb.DuckDBPyConnection, hours: Sequence[int]) -> None:
@@ -116,9 +122,7 @@ def _roll_up(database: duckdb.DuckDBPyConnection, hours: Sequence[int]) -> None:
                 ON s.ts = p.ts AND s.account_id = p.account_id AND s.broker_id IS NOT DISTINCT FROM p.broker_id"""  # noqa: S608  constants
             )
         database.execute(f"DELETE FROM {_HOURS} WHERE hour IN ({listed})")  # noqa: S608  constants
-        database.execute(
-            f"INSERT INTO {_HOURS} SELECT epoch_ms(ts) // {_HOUR_MS}, count(*) FROM {RAW} WHERE {of_hours} GROUP BY 1"  # noqa: S608  constants
-        )
+        database.execute(f"INSERT INTO {_HOURS} {_count_hours(of_hours)}")
         database.commit()
     except BaseException:
         database.rollback()
@@ -144,3 +148,5 @@ def _extreme_times(columns: set[str]) -> Iterator[str]:
         if columns.issuperset(needed):
             for pick, time in (("arg_min", "epoch_ms(ts)"), ("arg_max", "-epoch_ms(ts)")):
                 yield f"{pick}(ts, struct_pack(v := {figure}, t := {time})) FILTER (({figure}) IS NOT NULL)"
+            # A figure may have no value in the newest sample; the newest value is shown all the same.
+            yield f"max(ts) FILTER (({figure}) IS NOT NULL)"
