@@ -17,8 +17,8 @@ from demo.progress import Tell, tell_nobody
 from demo.stores import backfill
 from demo.world import HOUR_MS, World
 
-# the time that a new block of Prometheus covers
-_BLOCK_MS = 2 * HOUR_MS
+# the time that a new block of Prometheus covers, and one with few samples (Prometheus' own lengths are 2, 6, 18 hours and so on)
+_BLOCK_MS, _SPARSE_BLOCK_MS = 2 * HOUR_MS, 18 * HOUR_MS
 _COARSE_MS = 240_000
 _TRADES_AT_ONCE = 100_000
 _TERMINAL_ROWS_AT_ONCE = 500_000
@@ -83,23 +83,31 @@ def fill_prometheus(world: World, folder: Path, at_ms: Ints, tell: Tell = tell_n
     known = list(families(world))
     sparse = [family for family in known if family.name != HEARTBEAT]
     # One block at a time, because promtool reads the whole text again for each block.
-    blocks = np.split(at_ms, np.flatnonzero(np.diff(at_ms // _BLOCK_MS)) + 1)
+    blocks = [
+        *_blocks(at_ms[at_ms < world.fine_from_ms], _SPARSE_BLOCK_MS),
+        *_blocks(at_ms[at_ms >= world.fine_from_ms], _BLOCK_MS),
+    ]
     # While promtool reads the text of a block, the next text is written.
     with ThreadPoolExecutor(1, "promtool") as reading:
         running: Future[None] | None = None
         for place, block in enumerate(blocks):
-            text = folder / f"backfill-{place % 2}.txt"
+            text, is_sparse = folder / f"backfill-{place % 2}.txt", block[0] < world.fine_from_ms
             with text.open("w", encoding="utf-8") as file:
-                file.writelines(openmetrics(sparse if block[0] < world.fine_from_ms else known, block))
+                file.writelines(openmetrics(sparse if is_sparse else known, block))
             if running is not None:
                 running.result()
                 tell(place / len(blocks))
-            running = reading.submit(_make_block, text, folder / "data")
+            running = reading.submit(_make_block, text, folder / "data", _SPARSE_BLOCK_MS if is_sparse else _BLOCK_MS)
         if running is not None:
             running.result()
     tell(1.0)
 
 
-def _make_block(text: Path, data: Path) -> None:
-    backfill(text, data)
+def _blocks(at_ms: Ints, block_ms: int) -> list[Ints]:
+    """The instants of each block."""
+    return np.split(at_ms, np.flatnonzero(np.diff(at_ms // block_ms)) + 1) if len(at_ms) else []
+
+
+def _make_block(text: Path, data: Path, block_ms: int) -> None:
+    backfill(text, data, block_ms // HOUR_MS)
     text.unlink()

@@ -98,10 +98,11 @@ def _fake_redis(port: int) -> Iterator[None]:
         server.server_close()
 
 
-def backfill(openmetrics: Path, data: Path) -> None:
-    """Make Prometheus blocks from OpenMetrics text. Raises RuntimeError if promtool refuses it."""
+def backfill(openmetrics: Path, data: Path, block_hours: int = 2) -> None:
+    """Make Prometheus blocks of at most so many hours from OpenMetrics text. Raises RuntimeError if promtool refuses it."""
     program = shutil.which("promtool")
-    command = [program or "promtool", "tsdb", "create-blocks-from", "openmetrics", "--quiet", str(openmetrics), str(data)]
+    command = [program or "promtool", "tsdb", "create-blocks-from", "openmetrics", "--quiet"]
+    command += [f"--max-block-duration={block_hours}h", str(openmetrics), str(data)]
     done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603  a program found on PATH
     if done.returncode:
         raise RuntimeError(f"promtool: {done.stderr.decode(errors='replace').strip()[:300]}")

@@ -1,6 +1,6 @@
 """What every panel costs at 24, 200 and 1000 accounts: when it is opened, when it refreshes, and how the cost grows.
 
-The bridge runs in this process, over real stores with a day of a simulated desk; its clock stands still or goes by ten seconds.
+The bridge runs in this process, over real stores with a month of a simulated desk; its clock stands still or goes by ten seconds.
 Opened means that nothing is kept: neither answers nor parts of them. A refresh has what the refresh before it has kept.
 """
 
@@ -27,7 +27,9 @@ from tests.servers.world import Stores, keeping_nothing, running_stores
 from tests.size.asking import Panel, panels
 
 _LADDER = (24, 200, 1000)
-_SPANS_H = (2, 24)
+_SPANS_H = (2, 24, 720)
+#: the month's older days are sampled as the demo samples them
+_DAYS_BEFORE = 29
 _ASKINGS = 7
 _REFRESH_MS = 10_000
 _MISS_S, _REFRESH_S = 1.5, 0.15
@@ -54,7 +56,7 @@ def size(_: int) -> list[Line]:
     for accounts in _LADDER:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            with running_stores(folder, hours=25, instances=accounts // 2, eventful=False) as stores:
+            with running_stores(folder, hours=25, instances=accounts // 2, eventful=False, days_before=_DAYS_BEFORE) as stores:
                 costs += asyncio.run(_costs(stores, accounts))
                 if accounts == _LADDER[-1]:
                     lines = asyncio.run(equity_lines(stores, folder, _ASKINGS))

@@ -20,7 +20,7 @@ from app.main import build_service
 from demo.clickhouse_writer import ClickHouseWriter
 from demo.duckdb_writer import DuckDBWriter
 from demo.feed import Writers
-from demo.filling import fill_clickhouse, fill_duckdb, fill_prometheus
+from demo.filling import fill_clickhouse, fill_duckdb, fill_prometheus, scrapes
 from demo.market import Ints
 from demo.redis_filling import fill_redis
 from demo.redis_writer import RedisWriter
@@ -99,8 +99,9 @@ def keeping_nothing(settings: Settings) -> Settings:
 
 
 def minutes(world: World, until_ms: int) -> Ints:
-    """When a Prometheus has scraped, in tests that need no more of it: once a minute."""
-    return np.arange(world.start_ms, until_ms + 1, 60_000)
+    """When a Prometheus has scraped, in tests that need no more of it: once a minute, as often as the demo's before that."""
+    coarse = scrapes(world, until_ms)
+    return np.concatenate((coarse[coarse < world.fine_from_ms], np.arange(world.fine_from_ms, until_ms + 1, 60_000)))
 
 
 def _fill_all(world: World, writers: Writers, prometheus: Path, until_ms: int) -> None:
@@ -118,13 +119,17 @@ def _fill_all(world: World, writers: Writers, prometheus: Path, until_ms: int) -
 
 
 @contextmanager
-def running_stores(folder: Path, hours: int = 24, instances: int = 4, seed: int = 7, eventful: bool = True) -> Iterator[Stores]:
+def running_stores(
+    folder: Path, hours: int = 24, instances: int = 4, seed: int = 7, eventful: bool = True, days_before: int = 0
+) -> Iterator[Stores]:
     """Redis, ClickHouse, DuckDB and Prometheus, real each, with the last `hours` of a world that ends a few minutes ago.
 
+    The days before these hours are sampled as the demo samples its older days (`World`).
     An eventful one has a trade a minute on each terminal: a small world needs them, a large one has trades enough.
     """
     until_ms = time.time_ns() // 1_000_000 // 60_000 * 60_000 - 180_000 + 5_000
-    world = World(seed, instances, until_ms - hours * HOUR_MS)
+    fine_from_ms = until_ms - hours * HOUR_MS
+    world = World(seed, instances, fine_from_ms - 24 * days_before * HOUR_MS, fine_from_ms)
     world.extend(until_ms + 2 * HOUR_MS)
     if eventful:
         make_eventful(world, until_ms)

@@ -15,10 +15,10 @@ from tests.servers.world import Stores, running_stores, unhurried
 
 @pytest.fixture(scope="module")
 def desk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
-    """The stores; the module's ACCOUNTS and HOURS say how full."""
-    accounts, hours = request.module.ACCOUNTS, request.module.HOURS
+    """The stores; the module's ACCOUNTS, HOURS and DAYS_BEFORE say how full."""
+    accounts, hours, days_before = request.module.ACCOUNTS, request.module.HOURS, request.module.DAYS_BEFORE
     folder = tmp_path_factory.mktemp("desk")
-    with running_stores(folder, hours=hours, instances=accounts // 2, eventful=False) as running:
+    with running_stores(folder, hours=hours, instances=accounts // 2, eventful=False, days_before=days_before) as running:
         yield running
 
 

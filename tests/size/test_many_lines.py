@@ -8,7 +8,7 @@ import pytest
 from tests.servers.world import Stores
 from tests.size.asking import panels
 
-ACCOUNTS, HOURS = 300, 3
+ACCOUNTS, HOURS, DAYS_BEFORE = 300, 3, 0
 
 
 @pytest.mark.asyncio(loop_scope="module")

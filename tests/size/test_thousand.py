@@ -1,4 +1,4 @@
-"""A thousand accounts over a day: every panel is whole, and nothing of any account is lost in it."""
+"""A thousand accounts over two hours, a day and a month: every panel is whole, and nothing of any account is lost in it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from tests.servers.world import Stores
 from tests.size.asking import HOUR_MS, Panel, panels
 
-ACCOUNTS, HOURS = 1000, 25
+ACCOUNTS, HOURS, DAYS_BEFORE = 1000, 25, 29
 _TICK_MS = 10_000
 
-pytestmark = [pytest.mark.size, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.size, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
 
 
-@pytest.mark.parametrize("hours", [2, 24])
+@pytest.mark.parametrize("hours", [2, 24, 720])
 @pytest.mark.parametrize("panel", [pytest.param(panel, id=panel.name) for panel in panels()])
 async def test_every_panel_is_whole(client: httpx.AsyncClient, desk: Stores, panel: Panel, hours: int) -> None:
     answer = await panel.ask(client, desk.until_ms, hours)
