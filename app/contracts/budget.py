@@ -105,7 +105,8 @@ async def _let_in(request: Request, asked: Asked, answer: Callable[[Work], Await
             if (kept := _kept_response(given.responses, asked.key)) is not None:
                 return kept
         await stack.enter_async_context(given.admission.let_in(caller_of(request, lane), cost, deadline_s - _WRITING_S))
-        response = await _answer_and_learn(given, Work(lane, deadline_s - _WRITING_S), answer)
+        async with asyncio.timeout_at(deadline_s - _LAST_MOMENT_S):
+            response = await _answer_and_learn(given, Work(lane, deadline_s - _WRITING_S), answer)
         if asked.key is not None and given.costs is not None:
             given.costs.note_request(entry_key(asked.key), asked.queries)
         return response

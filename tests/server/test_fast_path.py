@@ -6,15 +6,22 @@ import asyncio
 import gzip
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
 
-from app.errors import SourceUnavailable
+from app.contracts.request_key import Inspection
+from app.errors import SourceUnavailable, TooBusy
 from app.model import Frame, Statement
+from app.query.admission import Caller
+from app.responses.cache import RequestKey, ResponseCache
+from app.server.auth import Keys
+from app.server.fast_path import FastPath
+from app.server.plain_request import read_plain_request
+from app.telemetry import Telemetry
 from tests.contracts.app_under_test import KINDS, NOW, without_ages
 from tests.frames import frame
 from tests.server.raw import Reply, request_bytes
@@ -179,3 +186,33 @@ async def test_kept_responses_are_in_the_histogram_too(two: TwoWays) -> None:
     ]
     assert counts[0] == counts[1] == ["5.0"]
     assert float(counts[2][0]) > 0
+
+
+HEAVY = request_bytes(
+    "POST", "/json/query", orjson.dumps(panel(NOW, {"target": "equity"}, requestId="Q1")), {"X-Request-Id": "7"}
+)
+
+
+def looked_at(refuse: Callable[[RequestKey, Caller], TooBusy | None]) -> Any:
+    """What the fast path says of a request whose response is not kept, and the metrics of requests."""
+    telemetry = Telemetry()
+    fast_path = FastPath(ResponseCache(0, telemetry, lambda: NOW), Keys({}, lambda: NOW), telemetry.requests, 1 << 20, refuse)
+    request = read_plain_request(HEAVY)
+    assert request is not None
+    found = fast_path.respond(request)
+    counted = telemetry.registry.get_sample_value("bridge_http_requests_total", {"route": "/json/query", "status": "429"})
+    return found, counted
+
+
+def test_a_heavy_request_that_cannot_be_done_in_time_is_refused_before_it_is_parsed() -> None:
+    (head, body, end), counted = looked_at(lambda *_: TooBusy("too much work", retry_after_s=7))
+    assert head.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+    assert {b"retry-after: 7", b"x-request-id: 7", b"content-length: %d" % len(body)} <= set(head.split(b"\r\n"))
+    assert (orjson.loads(body)["error"], end, counted) == ({"code": "too_busy", "message": "too much work"}, b"", 1)
+
+
+def test_any_other_request_goes_on_to_the_parser_with_its_key_and_its_callers_name() -> None:
+    seen: list[tuple[RequestKey, Caller]] = []
+    found, counted = looked_at(lambda *given: seen.append(given))
+    [(key, caller)] = seen
+    assert (found, counted, caller) == (Inspection("", key), None, Caller())

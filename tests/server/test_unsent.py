@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -14,6 +15,7 @@ from app.responses.cache import ResponseCache
 from app.server.auth import Keys
 from app.server.edge import Admission
 from app.server.fast_path import FastPath
+from app.server.plain_request import PlainRequest
 from app.server.protocol import protocol_class
 from app.server.unsent import UnsentBodies
 from app.telemetry import Telemetry
@@ -22,10 +24,11 @@ from tests.servers.listening import listening
 #: more than the kernel's buffers of a socket on the loopback take
 BODY = bytes(16 << 20)
 GET = b"GET / HTTP/1.1\r\nHost: b\r\n\r\n"
+KEPT_GET = b"GET /v1/rows?metric=equity HTTP/1.1\r\nHost: b\r\n\r\n"
 
 
 @asynccontextmanager
-async def serving(unsent: UnsentBodies, body: Callable[[], bytes], loop: str) -> AsyncIterator[int]:
+async def serving(unsent: UnsentBodies, body: Callable[[], bytes], loop: str, fast_path: Any = None) -> AsyncIterator[int]:
     """A server that answers everything with a large body: its port."""
 
     async def application(_: Scope, __: Receive, send: Send) -> None:
@@ -35,18 +38,36 @@ async def serving(unsent: UnsentBodies, body: Callable[[], bytes], loop: str) ->
 
     telemetry = Telemetry()
     nothing_kept = FastPath(ResponseCache(0, telemetry, lambda: 0), Keys({}, lambda: 0), telemetry.requests, 0)
-    protocol = protocol_class(Admission(100, telemetry), nothing_kept, unsent)
+    protocol = protocol_class(Admission(100, telemetry), fast_path or nothing_kept, unsent)
     async with listening(application, lifespan="off", http=protocol, timeout_graceful_shutdown=1, loop=loop) as port:
         yield port
 
 
-def mute(port: int) -> socket.socket:
+def mute(port: int, request: bytes = GET) -> socket.socket:
     """A reader that asks and does not read."""
     one = socket.socket()
     one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
     one.connect(("127.0.0.1", port))
-    one.sendall(GET)
+    one.sendall(request)
     return one
+
+
+class Kept:
+    """A fast path that has one response for everybody."""
+
+    def __init__(self) -> None:
+        self.body = BODY
+
+    def respond(self, _: PlainRequest) -> tuple[bytes, bytes, bytes]:
+        return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n" % len(self.body), self.body, b""
+
+
+async def status_of(port: int) -> int:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 16)
+    writer.write(KEPT_GET)
+    status = int((await reader.readuntil(b"\r\n\r\n"))[9:12])
+    writer.close()
+    return status
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -120,6 +141,19 @@ async def test_far_above_the_limit_the_reader_that_was_silent_for_longest_is_cut
         assert unsent.total_bytes() == 2 * len(BODY)
         for one in readers:
             one.close()
+
+
+async def test_a_kept_answer_is_refused_while_too_much_waits_unless_it_is_what_waits() -> None:
+    unsent, kept = UnsentBodies(len(BODY) * 3 // 2, 20, Telemetry()), Kept()
+    async with serving(unsent, lambda: b"", "asyncio", kept) as port:
+        one = mute(port, KEPT_GET)
+        await until(lambda: unsent.total_bytes() == len(BODY))
+        same = await status_of(port)
+        kept.body = bytes(len(BODY))
+        assert (same, await status_of(port)) == (200, 429)
+        one.close()
+        await until(lambda: unsent.total_bytes() == 0)
+        assert await status_of(port) == 200
 
 
 @pytest.mark.parametrize("size", [10, len(BODY)])
