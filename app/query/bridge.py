@@ -28,7 +28,7 @@ from app.query.limits import Limits
 from app.query.parts import SourceAnswer
 from app.query.plan import Plan, plan_events, plan_query
 from app.query.planning import Planner
-from app.query.top import narrow_to_series, ranking_query, ranks_first
+from app.query.top import narrow_to_series, ranking_query, ranks_first, with_marks_of
 from app.telemetry import Telemetry
 
 _VALUES_WINDOW_MS = 24 * 3600 * 1000
@@ -36,6 +36,8 @@ _VALUES_WINDOW_MS = 24 * 3600 * 1000
 COARSER_FACTOR = 10
 COARSER_FROM_BUCKETS = 30
 COARSER_AFTER_SHARE = 0.5
+#: points of a thinned series besides two for each stretch
+_BESIDE_STRETCHES = 5
 #: how often fewer points are tried after too many rows
 _FEWER_TRIES = 2
 #: a source this much faster than the slowest of a request is asked a few turns of the event loop later
@@ -173,8 +175,7 @@ class Bridge:
             return await self._answer_in_time(plan, now_ms, deadline_s)
         narrowed = self._planner.plan_again(plan, now_ms, narrow_to_series(plan.query, top.frame))
         found = await self._answer_in_time(replace(narrowed, ranked_of=top.ranked.total), now_ms, deadline_s)
-        said = [notice for notice in top.frame.notices if notice.severity == "warning"]
-        return replace(found, query=plan.query, frame=found.frame.remark(*said))
+        return replace(with_marks_of(found, top), query=plan.query)
 
     async def _answer_in_time(self, plan: Plan, now_ms: int, deadline_s: float) -> Result:
         """The answer; with a coarser step if the asked one takes too long or has too many rows."""
@@ -234,6 +235,8 @@ class Bridge:
     async def _answer_coarser(self, plan: Plan, now_ms: int, deadline_s: float) -> Result:
         """The same question with far fewer buckets. It is fetched beside the finer one once half the time is up."""
         query = replace(plan.query, step_ms=plan.range.step_ms * COARSER_FACTOR)
+        if (wide_ms := _wide_stretch_ms(plan)) > 0:
+            query = replace(plan.query, max_points=2 * ((plan.query.to_ms - plan.query.from_ms) // wide_ms) + _BESIDE_STRETCHES)
         coarser = self._planner.plan_again(plan, now_ms, query)
         return await self._assemble_parts(coarser, await self._fetcher.fetch_parts(coarser, deadline_s), now_ms, deadline_s)
 
@@ -250,8 +253,17 @@ def _worth_coarser(plan: Plan) -> bool:
         and not plan.query.strict
         and len(history.range) >= COARSER_FROM_BUCKETS
         and history.read is not None
-        and history.read.spared_by_coarser
+        and (history.read.spared_by_coarser or _wide_stretch_ms(plan) > 0)
     )
+
+
+def _wide_stretch_ms(plan: Plan) -> int:
+    """The stretches of the store's roll-up of extremes, where they are wider than the plan's: they spare it the samples."""
+    read, history = plan.metric.history, plan.history
+    if read is None or history is None or history.read is None or history.read.spared_by_coarser or not read.each:
+        return 0
+    is_apart = set(read.each) <= set(plan.query.by)
+    return read.thins_from_ms if is_apart and 0 < history.thin_ms < read.thins_from_ms else 0
 
 
 def _is_too_much(parts: Sequence[SourceAnswer]) -> bool:
@@ -263,5 +275,8 @@ def _is_too_much(parts: Sequence[SourceAnswer]) -> bool:
 
 def _with_coarser_remark(result: Result, plan: Plan) -> Result:
     fine, coarse = plan.range.step_ms / 1000, result.range.step_ms / 1000
-    text = f"{plan.metric.name}: step {coarse:g}s in place of {fine:g}s, which is more than the store can answer in time"
+    what = f"step {coarse:g}s in place of {fine:g}s"
+    if fine == coarse:
+        what = f"{result.query.max_points} points a series in place of {plan.query.max_points}"
+    text = f"{plan.metric.name}: {what}, which is more than the store can answer in time"
     return replace(result, frame=result.frame.remark(Notice("warning", text)), valid_until_ms=None)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from app.model import Frame, Matcher, Query
+from app.model import Frame, Matcher, Query, Result, Status
 from app.query.plan import Plan
 
+_WORST_FIRST: tuple[Status, ...] = ("error", "partial", "stale", "fresh")
 #: with fewer series than `top` times this, one question for all is as fast as two
 _MANY = 4
 
@@ -35,3 +36,18 @@ def narrow_to_series(query: Query, top: Frame) -> Query:
     found = {label: tuple(sorted({dict(labels)[label] for labels in top.series})) for label in query.by}
     where = tuple(Matcher(label, "=|", values) for label, values in found.items())
     return replace(query, where=(*query.where, *where))
+
+
+def with_marks_of(found: Result, top: Result) -> Result:
+    """The answer for the top series with the marks of the one that has found them: it is as old and as partial as either."""
+    if found.error is not None:
+        return found
+    said = [notice for notice in top.frame.notices if notice.severity == "warning"]
+    until_ms = [result.valid_until_ms for result in (found, top) if result.valid_until_ms is not None]
+    return replace(
+        found,
+        status=min(found.status, top.status, key=_WORST_FIRST.index),
+        age_s=found.age_s if top.status == "fresh" else max(found.age_s, top.age_s),
+        valid_until_ms=min(until_ms) if len(until_ms) == 2 else None,
+        frame=found.frame.remark(*said),
+    )

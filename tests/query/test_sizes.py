@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 
 from app.catalog import load
 from app.errors import LimitExceeded, TooManyRows
-from app.model import Frame, Labels, Matcher, Query, Ranking, Result, Statement, Times, Values, frame_of_runs
+from app.model import Frame, Labels, Matcher, Notice, Query, Ranking, Result, Statement, Times, Values, frame_of_runs
 from app.query.bridge import Bridge
 from app.query.limits import Limits
 from app.query.sizes import SeriesCounts, share_cells
+from app.query.top import with_marks_of
 from app.series import thin
 from app.telemetry import Telemetry
 
@@ -192,6 +194,17 @@ def test_the_top_of_many_are_the_same_as_those_of_the_whole_answer_and_only_thei
     assert found.frame.value.tolist() == whole.frame.value[:kept].tolist()
     assert (found.ranked.total, found.query.where) == (200, ())
     assert [(statement.thin_ms > HOUR_MS, len(statement.where)) for statement in desk.asked] == [(True, 0), (False, 1)]
+
+
+def test_a_top_that_an_older_answer_has_found_is_marked_as_that_answer_is() -> None:
+    [top] = asked(Desk(200).bridge(), gauge(ranking=Ranking(top=7), max_points=100))
+    older = replace(
+        top, status="stale", age_s=60.0, valid_until_ms=None, frame=top.frame.remark(Notice("warning", "lake: STALE"))
+    )
+    found = with_marks_of(top, older)
+    assert (top.status, found.status, found.age_s, found.valid_until_ms) == ("fresh", "stale", 60.0, None)
+    assert "lake: STALE" in said(found)
+    assert with_marks_of(older, top).status == "stale"
 
 
 def test_a_total_of_very_many_accounts_has_a_coarser_step_and_says_so() -> None:

@@ -42,6 +42,9 @@ class PrometheusAddress(SourceConfig):
     """A Prometheus, or whatever speaks its API (Thanos, Mimir, VictoriaMetrics)."""
 
     url: HttpUrl = Field(description="the server's address, without /api")
+    max_rows: int = Field(
+        400_000, ge=1, le=50_000_000, description="most points that one statement may return; before that the step is raised"
+    )
     bearer_token: SecretStr | None = Field(None, description="sent as `Authorization: Bearer`")
     username: str | None = Field(None, description="for HTTP Basic")
     password: SecretStr | None = Field(None, description="for HTTP Basic")
