@@ -198,6 +198,7 @@ def test_the_top_of_many_are_the_same_as_those_of_the_whole_answer_and_only_thei
 
 def test_a_top_that_an_older_answer_has_found_is_marked_as_that_answer_is() -> None:
     [top] = asked(Desk(200).bridge(), gauge(ranking=Ranking(top=7), max_points=100))
+    top = replace(top, age_s=1.0)
     older = replace(
         top, status="stale", age_s=60.0, valid_until_ms=None, frame=top.frame.remark(Notice("warning", "lake: STALE"))
     )
