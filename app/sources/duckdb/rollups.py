@@ -81,15 +81,14 @@ def _create_tables(database: duckdb.DuckDBPyConnection) -> None:
 def _changed_hours(database: duckdb.DuckDBPyConnection, anew: bool) -> list[int]:
     """The hours (since the epoch) to roll up, in the order of time.
 
-    The oldest hour of the raw table may have lost samples to its retention: it is not rolled up again for having fewer.
+    Hours that the raw table no longer has at its old end have not changed: they stay as they are.
     """
     counted = _count_hours("TRUE")
     differs = "TRUE" if anew else "(r.samples, r.content) IS DISTINCT FROM (n.samples, n.content)"
     found = database.execute(
         f"""WITH n AS ({counted}), oldest AS (SELECT min(hour) AS hour FROM n)
         SELECT coalesce(n.hour, r.hour) AS hour FROM n FULL JOIN {_HOURS} r USING (hour), oldest
-        WHERE (coalesce(n.hour, r.hour) > oldest.hour AND {differs})
-           OR (n.hour = oldest.hour AND (r.samples IS NULL OR r.samples <= n.samples AND {differs}))
+        WHERE coalesce(n.hour, r.hour) >= oldest.hour AND {differs}
         ORDER BY 1"""  # noqa: S608  constants
     ).fetchall()
     return [int(hour) for (hour,) in found]
@@ -116,7 +115,8 @@ def _roll_up(database: duckdb.DuckDBPyConnection, hours: Sequence[int]) -> None:
     database.begin()
     try:
         for table, picked in keys.items():
-            database.execute(f"DELETE FROM {table} WHERE {of_hours}")  # noqa: S608  constants
+            # Of the oldest hour the raw table may have lost the begin. What the roll-ups have of that stays.
+            database.execute(f"DELETE FROM {table} WHERE {of_hours} AND ts >= (SELECT min(ts) FROM {RAW})")  # noqa: S608  constants
             database.execute(
                 f"""INSERT INTO {table} SELECT s.* FROM (SELECT * FROM {RAW} WHERE {of_hours}) s SEMI JOIN ({picked}) p
                 ON s.ts = p.ts AND s.account_id = p.account_id AND s.broker_id IS NOT DISTINCT FROM p.broker_id"""  # noqa: S608  constants
