@@ -168,7 +168,7 @@ class Bridge:
         return result
 
     async def _answer_plan(self, plan: Plan, now_ms: int, deadline_s: float) -> Result:
-        if not ranks_first(plan, self._planner.known_series(plan.query)):
+        if plan.query.ranking.top is None or not ranks_first(plan, self._planner.known_series(plan.query)):
             return await self._answer_in_time(plan, now_ms, deadline_s)
         top = await self._answer_in_time(self._planner.plan_again(plan, now_ms, ranking_query(plan.query)), now_ms, deadline_s)
         if not top.frame.series:
@@ -219,8 +219,12 @@ class Bridge:
         if seam_ms is not None:
             plan = plan_query(self.catalogue, plan.query, now_ms, self.limits, seam_ms, plan.room)
             parts = await self._fetcher.fetch_parts(plan, deadline_s)
-        if all(part.frame is not None for part in parts):
-            self._planner.note_series(plan.query, max(len(part.frame.series) for part in parts if part.frame is not None))
+        if (
+            plan.query.by
+            and (series := [len(part.frame.series) for part in parts if part.frame is not None])
+            and not _has_failed(parts)
+        ):
+            self._planner.note_series(plan.query, max(series))
         begins_ms = await self._begins_ms(plan, deadline_s)
         assembling = partial(assemble_result, plan, parts, now_ms, self.clock(), begins_ms)
         return await run_apart(assembling, sum(part.asked.rows for part in parts) * _ROW_MS)
@@ -239,6 +243,10 @@ class Bridge:
             query = replace(plan.query, max_points=2 * ((plan.query.to_ms - plan.query.from_ms) // wide_ms) + _BESIDE_STRETCHES)
         coarser = self._planner.plan_again(plan, now_ms, query)
         return await self._assemble_parts(coarser, await self._fetcher.fetch_parts(coarser, deadline_s), now_ms, deadline_s)
+
+
+def _has_failed(parts: Sequence[SourceAnswer]) -> bool:
+    return any(part.frame is None for part in parts)
 
 
 def _sources_of(plan: Plan | BridgeError) -> set[str]:

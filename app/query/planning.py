@@ -47,8 +47,7 @@ class Planner:
 
     def note_series(self, query: Query, series: int) -> None:
         """Remember how many series the answer to a question had."""
-        if query.by:
-            self._counts.note(query, series)
+        self._counts.note(query, series)
 
     def refuse_too_many(self, result: Result) -> None:
         """Raise LimitExceeded for an answer of more series than are allowed; how many there are was not known before."""
