@@ -84,7 +84,9 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 async def source(connection: Any) -> AsyncIterator[ClickHouseSource]:
-    config = ClickHouseConfig(interface="chdb", path=connection.folder, database="trade_system", max_rows=5_000_000)
+    config = ClickHouseConfig(
+        interface="chdb", path=connection.folder, database="trade_system", max_rows=5_000_000, max_execution_time_s=60
+    )
     found = config.build("clickhouse")
     yield found
     await found.close()

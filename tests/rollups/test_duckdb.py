@@ -52,7 +52,7 @@ def snapshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def source(snapshots: Path) -> AsyncIterator[DuckDBSource]:
-    found = DuckDBConfig(snapshots=snapshots, max_rows=5_000_000).build("duckdb")
+    found = DuckDBConfig(snapshots=snapshots, max_rows=5_000_000, max_execution_time_s=60).build("duckdb")
     yield found
     await found.close()
 
