@@ -26,6 +26,7 @@ test-windows: .venv/test.stamp .wine/tree.stamp servers ## run the Windows servi
 
 test-size: .venv/test.stamp servers ## every panel at a thousand accounts over a day: some minutes, for the night (TEST_ARGS="-k equity")
 	$(BIN)/python -m pytest -m size tests/size $(TEST_ARGS)
+	ROLLUP_CASES=2000 $(BIN)/python -m pytest tests/rollups -k answers_as $(TEST_ARGS)
 
 coverage: .venv/test.stamp servers $(NODE)/node_modules/.stamp ## branch coverage by the tests that need no store; it fails below the figure in pyproject.toml
 	$(BIN)/python -m pytest --cov --cov-report=term $(addprefix tests/,$(COVERED)) $(TEST_ARGS)
