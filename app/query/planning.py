@@ -16,6 +16,8 @@ from app.query.sizes import LEAST_POINTS, ROOMY, Room, SeriesCounts, share_cells
 
 #: the newest values of so long show how many series a sampled metric has
 _COUNTED_MS = 300_000
+#: the share of a request's time that counting may take; a store that hangs must leave time for the others
+_COUNTING_SHARE = 0.2
 #: by how much fewer points are tried after too many rows
 _FEWER = 4
 #: A store that thins gives a few rows more than the points that are shown.
@@ -108,7 +110,8 @@ class Planner:
         known, statement = self._counts.find(plan.query), self._counting_statement(plan, now_ms)
         if known is not None or statement is None:
             return known or 1
-        found = await self._fetcher.fetch_part("history", statement, deadline_s)
+        begun_s = asyncio.get_running_loop().time()
+        found = await self._fetcher.fetch_part("history", statement, begun_s + (deadline_s - begun_s) * _COUNTING_SHARE)
         if found.frame is None:
             return 1
         self.note_series(plan.query, len(found.frame.series))

@@ -158,6 +158,18 @@ def test_a_store_with_more_series_than_its_newest_values_show_is_asked_for_fewer
     assert (again.status, known.status, desk.refused) == ("fresh", "fresh", 2)
 
 
+def test_a_live_store_that_hangs_does_not_keep_the_history_waiting() -> None:
+    desk = Desk(50)
+
+    async def hang(_: Statement) -> Frame:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    desk.hot = hang  # type: ignore[method-assign, assignment]
+    [found] = asyncio.run(desk.bridge().run([gauge(max_points=400)], 1.0))
+    assert (found.status, len(found.frame.series)) == ("partial", 50)
+
+
 def test_an_alert_rule_gets_all_points_or_the_numbers_and_what_would_help() -> None:
     [found] = asked(Desk(50).bridge(most_cells=10_000), gauge(step_ms=10_000, strict=True))
     assert isinstance(found.error, LimitExceeded)
