@@ -21,6 +21,8 @@ HOUR_MS = 3_600_000
 _JSON, _INFINITY = "simpod-json-datasource", "yesoreyeram-infinity-datasource"
 #: what an answer says where a limit of the bridge's own has taken something away
 _LIMITED = re.compile(r"missing|max_rows|is (?:shown|kept)$|\bmost_\w+")
+#: what a list of events says where there are more than a person would read; it is partial then
+_NEWEST_EVENTS = re.compile(r"more than 1000 in this range; only the newest are shown, from \S+ \S+ on$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,9 @@ class Answer:
         if self.reply.status_code != 200:
             return [f"{self.reply.status_code} {self.reply.text[:300]}"]
         states = re.findall(r"status=(\w+)", self.reply.headers["Bridge-Result"])
+        said = [text for _, text in _notices(self.reply.json())]
+        if states == ["partial"] and len(said) == 1 and _NEWEST_EVENTS.search(said[0]):
+            return []
         found = [f"status {state}" for state in states if state != "fresh"] or ([] if states else ["no status"])
         notices = list(_notices(self.reply.json()))
         return found + [text for severity, text in notices if severity != "info" or _LIMITED.search(text)]
