@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import duckdb
@@ -57,6 +58,10 @@ def _extremes(desk: Stores, metric: str, from_ms: int) -> dict[str, tuple[float,
     """Each account's lowest and highest sample well within the window, as its store has them."""
     snapshot = desk.snapshots / (desk.snapshots / "latest").read_text(encoding="utf-8").strip()
     inside = f"ts >= make_timestamp_ms({from_ms + _TICK_MS}) AND ts < make_timestamp_ms({desk.until_ms - _TICK_MS})"
-    with duckdb.connect(str(snapshot), read_only=True) as database:
+    # Under another name: one process opens a file with one configuration, and the bridge has it open.
+    linked = snapshot.with_name("looked-at.duckdb")
+    linked.unlink(missing_ok=True)
+    os.link(snapshot, linked)
+    with duckdb.connect(str(linked), read_only=True) as database:
         asked = f"SELECT account_id, min({metric}), max({metric}) FROM account_snapshots WHERE {inside} GROUP BY account_id"
         return {account: (float(low), float(high)) for account, low, high in database.execute(asked).fetchall()}
