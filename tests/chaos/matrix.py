@@ -260,8 +260,8 @@ async def bed(
 
 
 def thread_names() -> set[str]:
-    """The threads that there are, but for those of the event loop's own executor."""
-    return {thread.name for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}
+    """The threads that there are, but for those of the process: the event loop's own executor, and the one for long work."""
+    return {thread.name for thread in threading.enumerate() if not thread.name.startswith(("asyncio_", "long-work"))}
 
 
 async def until(condition: Callable[[], bool], within_s: float, otherwise: str) -> float:

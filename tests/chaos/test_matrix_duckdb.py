@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from app.sources.duckdb.rollups import RETENTION_DAYS
 from app.sources.duckdb.snapshots import POINTER
 from tests.chaos.matrix import (
     STALE,
@@ -52,11 +53,14 @@ def point(folder: Path, name: str) -> None:
 
 
 def publish(folder: Path, after_ms: int, statements: str = "") -> Path:
-    """One more snapshot, the same data after these statements, and the pointer on it."""
+    """One more snapshot, the same data after these statements, and the pointer on it. Its writer keeps no roll-ups: a change of
+    the samples that leaves them as they are would not be seen in what is read from them."""
     target = folder / snapshot_name(after_ms)
     copy = folder / "copy"
     shutil.copyfile(newest(folder), copy)
     with duckdb.connect(str(copy)) as writer:
+        for table in RETENTION_DAYS:
+            writer.execute(f"DROP TABLE IF EXISTS {table}")
         writer.execute(statements or "SELECT 1")
     copy.rename(target)
     point(folder, target.name)

@@ -21,8 +21,8 @@ from tests.servers.world import Stores
 APP = Path(__file__).parents[2] / "app"
 #: history in ClickHouse, live edge in Redis
 METRIC = "open_trades"
-#: What there is today: 38, and 17 for what a desk of a thousand accounts needs (admission by cost, the size of an answer, roll-ups,
-#: Redis in rounds and behind Sentinels). It may become less and not more; thirty is aimed at.
+#: What there is today: 38, and 17 for what a desk of a thousand accounts needs (admission by cost, the size of an answer,
+#: roll-ups, Redis in rounds and behind Sentinels). It may become less and not more; thirty is aimed at.
 MOST_FILES = 55
 #: True in the request's task and in those that it starts. The pings of the stores go on beside it in the same thread.
 _IN_REQUEST = ContextVar("in_request", default=False)

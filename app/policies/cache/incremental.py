@@ -141,12 +141,13 @@ class Head:
         return replace(statement, params=params, range=replace(statement.range, from_ms=self.until_ms))
 
     def join_rest(self, rest: Frame) -> Frame | None:
-        """The whole answer, as old as its rest; None where the rest reaches less far than the head.
+        """The whole answer, as old as its rest; None where the rest is of another snapshot: a newer one may have other figures
+        for every bucket.
 
         The remarks are those of the rest: what the source says of its present state, a clock that is off for example, comes with
         each fetch, and should not outlive it.
         """
-        if rest.text or (rest.covers_to_ms is not None and rest.covers_to_ms < self.until_ms):
+        if rest.text or rest.covers_to_ms != self.frame.covers_to_ms:
             return None
         whole = splice(self.frame, rest, self.until_ms)
         return replace(

@@ -126,7 +126,7 @@ class ClickHouseSource:
         series = columns[_SERIES]
         rows = count_rows([one[-1] for one in series], statement)
         expect_row_count(self.name, rows, self._max_rows)
-        if not rows:
+        if not series:
             return Frame()
         self._expect_integers(series[0][len(statement.labels)])
         if rows > _INLINE_ROWS:

@@ -97,8 +97,8 @@ class DuckDBRead(RolledUpRead):
 
     The template may use `$from_ms`, `$to_ms`, `$step_ms` and `$now_ms` (0 when the open bucket is not asked for).
 
-    Where its buckets stand alone, those of an earlier snapshot that have settled are reused for `policy.settled_s`. At a thousand
-    accounts the whole range costs seconds of the processor for each new snapshot, and a minute of it next to nothing.
+    Where its buckets stand alone, those of the same snapshot are reused: at a thousand accounts the whole range costs seconds of a
+    core, and a minute of it next to nothing. A newer snapshot may change every bucket.
     """
 
     dialect: ClassVar[SeriesDialect] = DIALECT
