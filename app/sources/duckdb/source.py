@@ -97,7 +97,7 @@ class DuckDBRead(RolledUpRead):
 
     The template may use `$from_ms`, `$to_ms`, `$step_ms` and `$now_ms` (0 when the open bucket is not asked for).
 
-    Where its buckets stand alone, those of the same snapshot are reused: at a thousand accounts the whole range costs seconds of a
+    Where its buckets stand alone, those of the same snapshot are reused: at a thousand accounts a whole range costs seconds of a
     core, and a minute of it next to nothing. A newer snapshot may change every bucket.
     """
 
