@@ -195,22 +195,12 @@ def build_operations(
         )
         for name, source in sources.items()
     }
-    request = settings.request
-    limits = Limits(
-        max_range_s=request.max_range_s,
-        max_points=request.max_points,
-        max_targets=request.max_targets,
-        max_filter_values=request.max_filter_values,
-        most_series=request.most_series,
-        most_cells=request.most_cells,
-        most_rows={name: source.connect.max_rows for name, source in settings.sources.items()},
-    )
     off = tuple(settings.sources.keys() - sources.keys())
     fetches = {name: found.fetch for name, found in guards.items()} | {name: switched_off(name) for name in off}
     sync = build_sync(settings, telemetry, clock)
     outages = RedisOutages(sync, clock)
     return Operations(
-        bridge=Bridge(catalogue, fetches, telemetry, clock, limits),
+        bridge=Bridge(catalogue, fetches, telemetry, clock, _limits_of(settings)),
         sources=sources,
         guards=guards,
         watches={name: _build_watch(settings, source, guards[name], telemetry, outages) for name, source in sources.items()},
@@ -219,6 +209,19 @@ def build_operations(
         shared_cache=shelf,
         off=off,
         longest_stale_ms=_longest_stale_ms(settings, catalogue),
+    )
+
+
+def _limits_of(settings: Settings) -> Limits:
+    request = settings.request
+    return Limits(
+        max_range_s=request.max_range_s,
+        max_points=request.max_points,
+        max_targets=request.max_targets,
+        max_filter_values=request.max_filter_values,
+        most_series=request.most_series,
+        most_cells=request.most_cells,
+        most_rows={name: source.connect.max_rows for name, source in settings.sources.items()},
     )
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from app.errors import TooBusy
 from app.model import LANES, Lane
 from app.query.costs import Cost
+from app.query.sizes import remember
 from app.telemetry import Telemetry
 
 _RANK = {lane: rank for rank, lane in enumerate(LANES)}
@@ -202,10 +203,7 @@ class CostAdmission:
         self._throughput.begin(loop_s)
         self.heavy_bytes += more_bytes
         for name in (caller.key, (caller.key, caller.dashboard)):
-            self._turns[name] = next(self._order)
-            self._turns.move_to_end(name)
-        while len(self._turns) > _MOST_CALLERS:
-            self._turns.popitem(last=False)
+            remember(self._turns, name, next(self._order), _MOST_CALLERS)
 
     def _leave(self, its_bytes: int) -> None:
         still_busy = self.heavy_bytes > its_bytes

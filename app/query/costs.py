@@ -10,10 +10,10 @@ import math
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from app.catalog import Catalogue
 from app.model import Query, Result
+from app.query.sizes import remember
 
 #: a point in the memory (time and value), and as text with its share of keys and labels
 _READ_BYTES = 16
@@ -25,9 +25,6 @@ _MOST_POINTS = 11_000
 _MOST_KINDS = 4000
 #: weight of the newest answer, where it cost less than those before
 _NEWEST = 0.3
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ class CostBook:
 
     def note_request(self, kind: Hashable, queries: Sequence[Query]) -> None:
         """What a request of that kind asks for: `find_request` then tells its cost before it is parsed."""
-        _remember(self._requests, kind, self.expect(queries))
+        remember(self._requests, kind, self.expect(queries), _MOST_KINDS)
 
     def find_request(self, kind: Hashable) -> Cost | None:
         """What a request of that kind will cost; None where that is not known."""
@@ -75,14 +72,15 @@ class CostBook:
             share = rows / shown if shown else 1 / len(results)
             self._note(_kind_of(query), Cost(read * _READ_BYTES + round(written_bytes * share), seconds))
             if not query.where:
-                _remember(self._series, (query.metric, query.by), max(len(result.frame.series), result.ranked.total))
+                series = max(len(result.frame.series), result.ranked.total)
+                remember(self._series, (query.metric, query.by), series, _MOST_KINDS)
 
     def _note(self, kind: Hashable, found: Cost) -> None:
         known = self._known.get(kind)
         if known is not None and known.seconds is not None and found.seconds is not None:
             # A cost that has risen counts at once, one that has fallen little by little.
             found = Cost(max(found.bytes, round(_mixed(known.bytes, found.bytes))), _mixed(known.seconds, found.seconds))
-        _remember(self._known, kind, found)
+        remember(self._known, kind, found, _MOST_KINDS)
 
     def _estimate(self, query: Query) -> int:
         return self._expected_series(query) * self._expected_points(query) * (_READ_BYTES + _WRITTEN_BYTES)
@@ -122,10 +120,3 @@ def _kind_of(query: Query) -> Hashable:
 
 def _mixed(before: float, newest: float) -> float:
     return before + (newest - before) * _NEWEST
-
-
-def _remember(known: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
-    known[key] = value
-    known.move_to_end(key)
-    while len(known) > _MOST_KINDS:
-        known.popitem(last=False)

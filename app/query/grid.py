@@ -49,11 +49,13 @@ def choose_grid(metric: Metric, query: Query, now_ms: int, limits: Limits, room:
     """The grid of a question with so many series. Raises BadQuery or LimitExceeded."""
     if query.exact:
         return _exact_grid(metric, query)
+    finest = _aligned_grid(metric, query, now_ms, limits, ROOMY)
+    if room == ROOMY:
+        return finest
     fitted = replace(query, max_points=room.points_each(query.max_points))
     grid = _aligned_grid(metric, fitted, now_ms, limits, room)
     if query.strict and len(grid.range) * room.series > min(room.cells, room.rows):
         raise too_many_points(metric.name, room, len(grid.range))
-    finest = _aligned_grid(metric, query, now_ms, limits, ROOMY)
     if (grid.range.step_ms, grid.thin_ms) == (finest.range.step_ms, finest.thin_ms):
         return grid
     points = fitted.max_points if fitted.max_points < query.max_points else None

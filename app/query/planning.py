@@ -106,10 +106,10 @@ class Planner:
         return self._counts.find(plan.query) or (1 if fits_anyway else await self._count_series(plan, now_ms, deadline_s))
 
     async def _count_series(self, plan: Plan, now_ms: int, deadline_s: float) -> int:
-        """How many series a question has: as remembered, else as the newest values show."""
-        known, statement = self._counts.find(plan.query), self._counting_statement(plan, now_ms)
-        if known is not None or statement is None:
-            return known or 1
+        """How many series a question has, as the newest values show."""
+        statement = self._counting_statement(plan, now_ms)
+        if statement is None:
+            return 1
         begun_s = asyncio.get_running_loop().time()
         found = await self._fetcher.fetch_part("history", statement, begun_s + (deadline_s - begun_s) * _COUNTING_SHARE)
         if found.frame is None:
@@ -121,7 +121,10 @@ class Planner:
         """How many series a store puts together for the points of this plan; 0 where it puts none together."""
         if isinstance(plan, BridgeError) or not (each := _labels_behind(plan)):
             return 0
-        apart = self._plan_or_error(replace(plan.query, by=each, ranking=UNRANKED), now_ms)
+        query = replace(plan.query, by=each, ranking=UNRANKED)
+        if (known := self._counts.find(query)) is not None:
+            return known
+        apart = self._plan_or_error(query, now_ms)
         return 0 if isinstance(apart, BridgeError) else await self._count_series(apart, now_ms, deadline_s)
 
     def _counting_statement(self, plan: Plan, now_ms: int) -> Statement | None:

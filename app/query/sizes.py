@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from app.errors import LimitExceeded
 from app.model import Notice, Query
@@ -20,6 +21,8 @@ _MUCH_FEWER = 0.7
 #: with fewer points than that a curve says nothing
 LEAST_POINTS = 8
 _UNBOUNDED = 10**12
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 NARROWER = "allowed: fewer labels in by, a filter in where, top=20, or a shorter range"
 
 
@@ -102,10 +105,15 @@ class SeriesCounts:
         """Remember the number of an answer, rounded up. A few more or less change nothing, or the grid would change with them."""
         key, rounded = _question_of(query), _round_up(max(series, 1))
         known = self._counts.get(key, 0)
-        self._counts[key] = known if _MUCH_FEWER * known < rounded < known else rounded
-        self._counts.move_to_end(key)
-        if len(self._counts) > _REMEMBERED:
-            self._counts.popitem(last=False)
+        remember(self._counts, key, known if _MUCH_FEWER * known < rounded < known else rounded, _REMEMBERED)
+
+
+def remember(known: OrderedDict[_Key, _Value], key: _Key, value: _Value, most: int) -> None:
+    """Keep a value as the newest; above `most` of them the oldest go."""
+    known[key] = value
+    known.move_to_end(key)
+    while len(known) > most:
+        known.popitem(last=False)
 
 
 def _round_up(count: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -9,7 +11,7 @@ from pydantic import TypeAdapter
 from app.model import Frame, Matcher, Statement, TimeRange
 from app.sources.base import Ask
 from app.sources.redis.reads import KeyRead
-from app.sources.redis.source import RedisRead, RedisSource
+from app.sources.redis.source import RedisConfig, RedisRead, RedisSource
 from tests.frames import shown
 
 STEP = 60_000
@@ -20,6 +22,16 @@ OPEN = T0 + 3 * STEP
 NOW = OPEN + 30_000
 
 _READS: TypeAdapter[KeyRead] = TypeAdapter(RedisRead)
+
+
+@contextlib.asynccontextmanager
+async def opened(**connect: Any) -> AsyncIterator[RedisSource]:
+    """A source with these settings, closed at the end."""
+    source = RedisConfig(**connect).build("rts")
+    try:
+        yield source
+    finally:
+        await source.close()
 
 
 def read_of(**entry: Any) -> KeyRead:

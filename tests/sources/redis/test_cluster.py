@@ -6,20 +6,19 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis.crc import key_slot
 
 from app.errors import SourceDenied, SourceError, SourceTimeout, SourceUnavailable
 from app.model import Frame
-from app.sources.redis.source import RedisConfig, RedisSource
+from app.sources.redis.source import RedisSource
 from tests.frames import shown
 from tests.servers.redis import RedisServer
 from tests.servers.redis_cluster import START_S, ClusterSite
-from tests.sources.redis.asking import OPEN, statement
+from tests.sources.redis.asking import OPEN, opened, statement
 
 COUNT = 24
 EACH = {"index": "i", "hash": "h:{id}", "field": "v", "labels": {"a": "$id"}}
@@ -52,15 +51,6 @@ def own_site(tmp_path: Path) -> Iterator[ClusterSite]:
     with ClusterSite(tmp_path) as running:
         fill(running)
         yield running
-
-
-@contextlib.asynccontextmanager
-async def opened(**connect: Any) -> AsyncIterator[RedisSource]:
-    source = RedisConfig(**connect).build("rts")
-    try:
-        yield source
-    finally:
-        await source.close()
 
 
 async def all_of(source: RedisSource) -> Frame:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,21 +24,12 @@ from app.sources.redis.source import RedisConfig, RedisSource
 from demo.stores import free_port
 from tests.frames import shown
 from tests.servers.redis import RedisServer
-from tests.sources.redis.asking import OPEN, STEP, Asker, statement
+from tests.sources.redis.asking import OPEN, STEP, Asker, opened, statement
 from tests.sources.redis.listeners import black_hole, listener, saying
 
 PASSWORD = "correct horse"
 ONE = {"read": "hash", "key": "h", "field": "v"}
 ANSWER = {"": {OPEN: 1.0}}
-
-
-@contextlib.asynccontextmanager
-async def opened(port: int, **settings: Any) -> AsyncIterator[RedisSource]:
-    source = RedisConfig(port=port, **settings).build("rts")
-    try:
-        yield source
-    finally:
-        await source.close()
 
 
 async def connections(server: RedisServer, at_most: int) -> int:
@@ -61,7 +49,7 @@ async def test_ping_tells_the_servers_version(server: RedisServer, source: Redis
 
 async def test_a_replica_that_has_lost_its_master_does_not_pass_for_the_present(own_server: RedisServer) -> None:
     own_server.client.replicaof("127.0.0.1", free_port())
-    async with opened(own_server.port) as source:
+    async with opened(port=own_server.port) as source:
         with pytest.raises(SourceUnavailable, match="is a replica that has lost its master: what it has is old"):
             await source.ping()
         own_server.client.replicaof("NO", "ONE")
@@ -71,12 +59,12 @@ async def test_a_replica_that_has_lost_its_master_does_not_pass_for_the_present(
 async def test_the_right_password_opens_and_wrong_ones_are_denied_unseen(tmp_path: Path) -> None:
     with RedisServer(tmp_path, PASSWORD) as server:
         server.client.hset("h", "v", 1)
-        async with opened(server.port, password=PASSWORD) as source:
+        async with opened(port=server.port, password=PASSWORD) as source:
             assert shown(await source.fetch(statement(ONE))) == ANSWER
-        async with opened(server.port, username="default", password=PASSWORD) as source:
+        async with opened(port=server.port, username="default", password=PASSWORD) as source:
             assert shown(await source.fetch(statement(ONE))) == ANSWER
         for wrong in ({"password": "wrong staple"}, {}):
-            async with opened(server.port, **wrong) as source:
+            async with opened(port=server.port, **wrong) as source:
                 with pytest.raises(SourceDenied) as denied:
                     await source.fetch(statement(ONE))
                 assert "wrong staple" not in str(denied.value)
@@ -84,7 +72,7 @@ async def test_the_right_password_opens_and_wrong_ones_are_denied_unseen(tmp_pat
 
 async def test_a_user_who_may_not_read_the_key_is_denied(server: RedisServer) -> None:
     server.client.execute_command("ACL", "SETUSER", "bridge", "on", ">pw", "~tds:*", "+@read", "+@connection")
-    async with opened(server.port, username="bridge", password="pw") as source:
+    async with opened(port=server.port, username="bridge", password="pw") as source:
         with pytest.raises(SourceDenied, match="permissions"):
             await source.fetch(statement(ONE))
         assert await source.ping() == "Redis (version not told)"
@@ -101,9 +89,9 @@ async def test_nothing_shows_the_password() -> None:
 async def test_another_database_is_chosen(server: RedisServer) -> None:
     server.client.hset("h", "v", 1)
     server.client.move("h", 3)
-    async with opened(server.port) as source:
+    async with opened(port=server.port) as source:
         assert shown(await source.fetch(statement(ONE))) == {}
-    async with opened(server.port, db=3) as source:
+    async with opened(port=server.port, db=3) as source:
         assert shown(await source.fetch(statement(ONE))) == ANSWER
 
 
@@ -112,9 +100,9 @@ async def test_tls_is_spoken_to_a_server_whose_certificate_is_trusted_and_to_no_
     tls = ["--tls-port", str(port), "--tls-cert-file", certificate, "--tls-key-file", f"{certificate}.key"]
     with RedisServer(tmp_path, "", *tls, "--tls-ca-cert-file", certificate, "--tls-auth-clients", "no") as server:
         server.client.hset("h", "v", 1)
-        async with opened(port, tls=True, tls_ca_file=certificate) as source:
+        async with opened(port=port, tls=True, tls_ca_file=certificate) as source:
             assert shown(await source.fetch(statement(ONE))) == ANSWER
-        async with opened(port, tls=True) as source:
+        async with opened(port=port, tls=True) as source:
             with pytest.raises(SourceUnavailable, match="certificate"):
                 await source.fetch(statement(ONE))
 
@@ -129,7 +117,7 @@ async def test_a_new_connection_costs_no_further_commands(server: RedisServer, s
 
 async def test_a_refused_port_is_unavailable_at_once() -> None:
     started = time.monotonic()
-    async with opened(free_port()) as source:
+    async with opened(port=free_port()) as source:
         with pytest.raises(SourceUnavailable):
             await source.fetch(statement(ONE))
     assert time.monotonic() - started < 1
@@ -137,7 +125,7 @@ async def test_a_refused_port_is_unavailable_at_once() -> None:
 
 async def test_a_server_killed_while_it_is_asked_is_unavailable_and_comes_back(own_server: RedisServer) -> None:
     own_server.client.hset("h", "v", 1)
-    async with opened(own_server.port) as source:
+    async with opened(port=own_server.port) as source:
         assert shown(await source.fetch(statement(ONE))) == ANSWER
         own_server.pause()
         asking = asyncio.create_task(source.fetch(statement(ONE)))
@@ -153,7 +141,7 @@ async def test_a_server_killed_while_it_is_asked_is_unavailable_and_comes_back(o
 
 
 async def test_a_restart_between_two_askings_is_not_noticed(own_server: RedisServer) -> None:
-    async with opened(own_server.port) as source:
+    async with opened(port=own_server.port) as source:
         await asyncio.gather(*(source.ping() for _ in range(5)))
         own_server.restart()
         own_server.client.hset("h", "v", 1)
@@ -162,7 +150,7 @@ async def test_a_restart_between_two_askings_is_not_noticed(own_server: RedisSer
 
 
 async def test_a_black_hole_ends_at_the_callers_limit_and_leaves_the_connections_usable() -> None:
-    async with listener(black_hole) as port, opened(port, pool_size=2) as source:
+    async with listener(black_hole) as port, opened(port=port, pool_size=2) as source:
         for _ in range(3):
             started = time.monotonic()
             with pytest.raises(TimeoutError):
@@ -172,13 +160,13 @@ async def test_a_black_hole_ends_at_the_callers_limit_and_leaves_the_connections
 
 
 async def test_a_black_hole_ends_at_our_own_limit() -> None:
-    async with listener(black_hole) as port, opened(port, reply_timeout_s=0.1) as source:
+    async with listener(black_hole) as port, opened(port=port, reply_timeout_s=0.1) as source:
         with pytest.raises(SourceTimeout, match=r"no answer within 0\.1s"):
             await source.fetch(statement(ONE))
 
 
 async def test_a_black_hole_before_the_password_is_accepted_ends_at_the_connect_limit() -> None:
-    async with listener(black_hole) as port, opened(port, connect_timeout_s=0.1, password=PASSWORD) as source:
+    async with listener(black_hole) as port, opened(port=port, connect_timeout_s=0.1, password=PASSWORD) as source:
         with pytest.raises(SourceTimeout, match=r"no connection within 0\.1s"):
             await source.fetch(statement(ONE))
 
@@ -201,7 +189,7 @@ async def test_a_black_hole_before_the_password_is_accepted_ends_at_the_connect_
     ],
 )
 async def test_each_refusal_is_the_failure_that_it_means(reply: bytes, expected: type[SourceError]) -> None:
-    async with listener(saying(reply)) as port, opened(port) as source:
+    async with listener(saying(reply)) as port, opened(port=port) as source:
         with pytest.raises(SourceError) as failed:
             await source.fetch(statement(ONE))
     assert type(failed.value) is expected
@@ -213,14 +201,14 @@ async def test_a_connection_that_is_closed_without_an_answer_is_unavailable() ->
         await reader.read(10)
         writer.close()
 
-    async with listener(leave) as port, opened(port) as source:
+    async with listener(leave) as port, opened(port=port) as source:
         with pytest.raises(SourceUnavailable):
             await source.fetch(statement(ONE))
 
 
 async def test_more_callers_than_connections_wait_their_turn(server: RedisServer) -> None:
     server.client.hset("h", "v", 1)
-    async with opened(server.port, pool_size=3) as source:
+    async with opened(port=server.port, pool_size=3) as source:
 
         async def fetched(turns: int) -> Frame:
             for _ in range(turns):  # else all would leave as one pipeline
@@ -233,7 +221,7 @@ async def test_more_callers_than_connections_wait_their_turn(server: RedisServer
 
 
 async def test_no_connection_free_for_too_long_is_busy() -> None:
-    async with listener(black_hole) as port, opened(port, pool_size=1, connect_timeout_s=0.1) as source:
+    async with listener(black_hole) as port, opened(port=port, pool_size=1, connect_timeout_s=0.1) as source:
         holding = asyncio.create_task(source.fetch(statement(ONE)))
         await asyncio.sleep(0.02)
         with pytest.raises(SourceBusy, match="pool_size"):
@@ -256,7 +244,7 @@ async def test_an_answer_over_the_row_limit_is_refused_with_the_limits_name(serv
     for account in range(3):
         server.client.sadd("i", account)
         server.client.hset(f"h:{account}", "v", 1)
-    async with opened(server.port, max_rows=2) as source:
+    async with opened(port=server.port, max_rows=2) as source:
         with pytest.raises(SourceOverloaded, match="max_rows"):
             await source.fetch(statement({"index": "i", "hash": "h:{id}", "field": "v", "labels": {"a": "$id"}}, by="a"))
 
@@ -287,7 +275,7 @@ async def test_ten_thousand_cancelled_calls_hand_no_reply_to_the_wrong_caller(se
                 if frame.value.tolist() != [key]:
                     wrong.append((key, frame.value.tolist()))
 
-    async with opened(server.port, pool_size=5, connect_timeout_s=5) as source:
+    async with opened(port=server.port, pool_size=5, connect_timeout_s=5) as source:
         async with asyncio.timeout(60), asyncio.TaskGroup() as callers:
             for key in range(keys):
                 callers.create_task(caller(source, key))
@@ -306,7 +294,7 @@ async def test_ten_thousand_cancelled_calls_hand_no_reply_to_the_wrong_caller(se
 
 async def test_a_call_cancelled_while_the_server_hangs_is_closed_there_at_once(own_server: RedisServer) -> None:
     own_server.client.hset("h", "v", 1)
-    async with opened(own_server.port, pool_size=1) as source:
+    async with opened(port=own_server.port, pool_size=1) as source:
         await source.ping()
         own_server.pause()
         asking = asyncio.create_task(source.fetch(statement(ONE)))
@@ -365,6 +353,6 @@ async def test_who_asks_in_the_moment_in_which_all_others_leave_is_answered(serv
 
 
 async def test_more_replies_than_commands_are_nonsense() -> None:
-    async with listener(saying(b"*1\r\n$1\r\n1\r\n*1\r\n$1\r\n2\r\n")) as port, opened(port) as source:
+    async with listener(saying(b"*1\r\n$1\r\n1\r\n*1\r\n$1\r\n2\r\n")) as port, opened(port=port) as source:
         with pytest.raises(SourceGarbled, match="more replies than commands"):
             await source.fetch(statement(ONE))

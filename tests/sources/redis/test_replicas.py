@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ from app.clock import wall_ms
 from app.sources.redis.addresses import split_address
 from app.sources.redis.connections import RedisConnections
 from app.sources.redis.replicas import Replicas
-from app.sources.redis.source import RedisConfig, RedisSource
 from demo.stores import free_port
 from tests.frames import shown
 from tests.servers.redis import RedisServer
 from tests.servers.redis_sentinels import SERVICE, SentinelSite
-from tests.sources.redis.asking import OPEN, STEP, T0, statement
+from tests.sources.redis.asking import OPEN, STEP, T0, opened, statement
 
 SAMPLED = {"index": "i", "hash": "h:{id}", "field": "v", "labels": {"a": "$id"}, "history": "hist:{id}"}
 #: The first two buckets, which are over.
@@ -38,15 +36,6 @@ def site(tmp_path: Path) -> Iterator[SentinelSite]:
         yield running
 
 
-@contextlib.asynccontextmanager
-async def opened(site: SentinelSite, **more: Any) -> AsyncIterator[RedisSource]:
-    source = RedisConfig(**site.connect(**more)).build("rts")
-    try:
-        yield source
-    finally:
-        await source.close()
-
-
 def samples_read(server: RedisServer) -> int:
     """How often it was asked for samples since the last time."""
     calls: int = server.client.info("commandstats").get("cmdstat_zrangebyscore", {}).get("calls", 0)
@@ -55,7 +44,7 @@ def samples_read(server: RedisServer) -> int:
 
 
 async def test_the_past_is_read_from_a_replica_and_the_present_from_the_master(site: SentinelSite) -> None:
-    async with opened(site, replica_reads=True) as source:
+    async with opened(**site.connect(replica_reads=True)) as source:
         await source.ping()
         assert shown(await source.fetch(statement(SAMPLED, by="a", **PAST))) == ANSWER
         assert (samples_read(site.first), samples_read(site.second)) == (0, 1)
@@ -64,14 +53,14 @@ async def test_the_past_is_read_from_a_replica_and_the_present_from_the_master(s
 
 
 async def test_without_being_told_to_the_master_answers_everything(site: SentinelSite) -> None:
-    async with opened(site) as source:
+    async with opened(**site.connect()) as source:
         await source.ping()
         assert shown(await source.fetch(statement(SAMPLED, by="a", **PAST))) == ANSWER
         assert (samples_read(site.first), samples_read(site.second)) == (1, 0)
 
 
 async def test_what_is_not_over_since_the_masters_last_offset_is_read_from_the_master(site: SentinelSite) -> None:
-    async with opened(site, replica_reads=True) as source:
+    async with opened(**site.connect(replica_reads=True)) as source:
         await source.ping()
         begins_ms = wall_ms() // STEP * STEP
         await source.fetch(statement(SAMPLED, by="a", now_ms=0, from_ms=begins_ms, to_ms=begins_ms + 2 * STEP))
@@ -79,7 +68,7 @@ async def test_what_is_not_over_since_the_masters_last_offset_is_read_from_the_m
 
 
 async def test_a_replica_that_has_lost_its_master_is_not_read(site: SentinelSite) -> None:
-    async with opened(site, replica_reads=True) as source:
+    async with opened(**site.connect(replica_reads=True)) as source:
         await source.ping()
         site.second.client.replicaof("127.0.0.1", free_port())
         assert shown(await source.fetch(statement(SAMPLED, by="a", **PAST))) == ANSWER
@@ -87,7 +76,7 @@ async def test_a_replica_that_has_lost_its_master_is_not_read(site: SentinelSite
 
 
 async def test_a_replica_that_hangs_or_dies_costs_one_attempt_at_most(site: SentinelSite) -> None:
-    async with opened(site, replica_reads=True, reply_timeout_s=0.2) as source:
+    async with opened(**site.connect(replica_reads=True, reply_timeout_s=0.2)) as source:
         await source.ping()
         assert shown(await source.fetch(statement(SAMPLED, by="a", **PAST))) == ANSWER
         site.second.pause()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from tests.frames import shown
 from tests.servers.patience import quickest
 from tests.servers.redis import RedisServer
 from tests.servers.redis_sentinels import FAILOVER_S, SERVICE, SentinelServer, SentinelSite
-from tests.sources.redis.asking import OPEN, statement
+from tests.sources.redis.asking import OPEN, opened, statement
 from tests.sources.redis.listeners import black_hole, listener, resp, saying
 
 ONE = {"read": "hash", "key": "h", "field": "v"}
@@ -48,15 +47,6 @@ def own_site(tmp_path: Path) -> Iterator[SentinelSite]:
     with SentinelSite(tmp_path) as running:
         fill(running)
         yield running
-
-
-@contextlib.asynccontextmanager
-async def opened(**connect: Any) -> AsyncIterator[RedisSource]:
-    source = RedisConfig(**connect).build("rts")
-    try:
-        yield source
-    finally:
-        await source.close()
 
 
 async def answer_within(source: RedisSource, seconds: float) -> set[str]:
